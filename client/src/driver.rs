@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError};
+use crate::flows::follow::News;
 
 /// Something that is done with the engine.
 pub(crate) type Job =
@@ -148,7 +149,7 @@ impl Drop for Driver {
 enum Next {
     Order(Option<Order>),
     Outbox,
-    News(Result<(), Error>),
+    News(Result<News, Error>),
 }
 
 /// How long is waited before something is tried again: as long as an attempt takes, and longer each
@@ -180,13 +181,13 @@ impl Pause {
 }
 
 /// A wait for news, or for the next try. It goes on while something else is done.
-struct Waiting(JoinHandle<Result<(), Error>>);
+struct Waiting(JoinHandle<Result<News, Error>>);
 
 impl Waiting {
     fn pause(time: Duration) -> Self {
         Self(tokio::spawn(async move {
             sleep(time).await;
-            Ok(())
+            Ok(News::Look(None))
         }))
     }
 }
@@ -206,9 +207,9 @@ fn tell<T>(doing: &'static str, done: &Result<T, Error>) {
 }
 
 /// Never, if nothing is waited for.
-async fn news(waiting: Option<&mut Waiting>) -> Result<(), Error> {
+async fn news(waiting: Option<&mut Waiting>) -> Result<News, Error> {
     match waiting {
-        Some(waiting) => (&mut waiting.0).await.unwrap_or(Ok(())),
+        Some(waiting) => (&mut waiting.0).await.unwrap_or(Ok(News::Look(None))),
         None => std::future::pending().await,
     }
 }
@@ -226,11 +227,11 @@ async fn work(
         if !interest.is_there() {
             waiting = None;
         } else if waiting.is_none() {
-            let begun = engine.begin_sync(WATCH_MS).await;
+            let begun = engine.begin_to_follow(WATCH_MS).await;
             let pause = of_news.after(&begun);
             tell("reading", &begun);
             waiting = Some(match begun {
-                Ok(watch) => Waiting(tokio::spawn(watch.wait())),
+                Ok(watch) => Waiting(tokio::spawn(watch.news())),
                 Err(_) => Waiting::pause(pause),
             });
         }
@@ -267,12 +268,15 @@ async fn work(
             }
             Next::News(news) => {
                 let followed = match news {
-                    Ok(()) => engine.finish_sync().await,
+                    Ok(news) => engine.take_news(news).await,
                     Err(error) => Err(error),
                 };
                 tell("reading", &followed);
                 let pause = of_news.after(&followed);
-                waiting = followed.err().map(|_| Waiting::pause(pause));
+                waiting = match followed {
+                    Ok(watch) => watch.map(|watch| Waiting(tokio::spawn(watch.news()))),
+                    Err(_) => Some(Waiting::pause(pause)),
+                };
             }
         }
         change.send_modify(|count| *count = count.wrapping_add(1));

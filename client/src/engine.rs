@@ -11,6 +11,7 @@ use rusqlite::Connection;
 
 use crate::error::{Error, IssuerError};
 use crate::home::{Held, Home};
+use crate::net::streams::Streams;
 use crate::net::transport::Transport;
 use crate::outcomes::CommitOutcome;
 use crate::store::loaded::Loaded;
@@ -31,6 +32,7 @@ pub(crate) struct Engine {
     pub(crate) read_to_end: HashSet<GroupId>,
     /// The end at which the service has said last that there is news.
     pub(crate) promised: Promised,
+    pub(crate) streams: Streams,
     /// What journals said about commits of ours.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,

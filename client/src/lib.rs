@@ -146,7 +146,7 @@ pub use in_process::SharedService;
 pub use key_view::KeyView;
 pub use net::clock::{Clock, SharedClock, SystemClock};
 pub use net::transport::{Patience, Progress, Waiting};
-pub use options::{Options, PendingRequest};
+pub use options::{Following, Options, PendingRequest};
 pub use outcomes::{CommitOutcome, RemovalReason, StopReason};
 pub use protocol::policy::PolicyError;
 pub use protocol::problem::ProblemType;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protocol::follow;
 use protocol::operation::Operation;
 
 use crate::in_process::SharedService;
@@ -27,8 +28,34 @@ pub struct Options {
     pub requests: RequestPolicy,
     /// When the views of independent operators are compared.
     pub pace: Pace,
+    /// How the group in front is followed while somebody looks at events.
+    pub following: Following,
     /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
     pub service: Option<SharedService>,
+}
+
+/// How the group in front is followed while somebody looks at events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Following {
+    /// On a stream, on which an entry comes within a fraction of a second. By the times of what it
+    /// passes on, the relay can see who is in one conversation.
+    #[default]
+    Live,
+    /// On a stream with a frame every second, whether there is an entry or not. The relay sees that
+    /// there is a stream.
+    Even,
+    /// By long polls: each answer is followed by another request.
+    Polls,
+}
+
+impl Following {
+    pub(crate) fn pace(self) -> Option<follow::Pace> {
+        match self {
+            Self::Live => Some(follow::Pace::Live),
+            Self::Even => Some(follow::Pace::Even),
+            Self::Polls => None,
+        }
+    }
 }
 
 impl Default for Options {
@@ -41,6 +68,7 @@ impl Default for Options {
             ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
             requests: RequestPolicy::default(),
             pace: Pace::default(),
+            following: Following::default(),
             service: None,
         }
     }

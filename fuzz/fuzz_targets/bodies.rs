@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use protocol::Wire;
 use protocol::connections::*;
+use protocol::follow::*;
 use protocol::group::*;
 use protocol::inbox::*;
 use protocol::join::*;
@@ -51,6 +52,9 @@ const DECODERS: &[fn(&[u8])] = decoders![
     EntryContent,
     ReadJournalRequest,
     ReadJournalResponse,
+    FollowJournalRequest,
+    FollowBegun,
+    FollowedStretch,
     SeenHead,
     WelcomeContent,
     JoinInfo,
@@ -77,6 +81,9 @@ fuzz_target!(|bytes: &[u8]| {
     };
     if let Some(decode) = DECODERS.get(usize::from(*choice) % DECODERS.len()) {
         decode(bytes);
+    }
+    if let Ok(frame) = Frame::read(bytes) {
+        assert!(frame.content.len() < bytes.len());
     }
     if let Ok(received) = ReceivedRequest::decode(bytes) {
         assert!(bytes.starts_with(received.signed_bytes));

@@ -88,6 +88,14 @@ pub(crate) enum Command {
         /// Wait this long for something to happen
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         wait: u32,
+        /// Go on showing what happens until this is ended. The relay sees that one conversation is
+        /// followed, and when something comes in it
+        #[arg(long, conflicts_with = "wait")]
+        follow: bool,
+        /// The conversation that is followed on a stream; what comes in others is shown within
+        /// seconds
+        #[arg(long, value_name = "GROUP", requires = "follow")]
+        group: Option<String>,
     },
     /// The wallet of Privacy Pass tokens
     Tokens,

@@ -46,7 +46,23 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         let lines = ["nothing is left".to_owned()];
         return Ok(print(Output::new(json!({ "deleted": true }), lines))?);
     }
-    if let Command::Receive { wait } = arguments.command {
+    if let Command::Receive {
+        follow: true,
+        group,
+        ..
+    } = &arguments.command
+    {
+        if let Some(group) = group {
+            client.bring_to_front(group).await?;
+        }
+        let mut events = client.event_stream();
+        loop {
+            let event = [events.next().await?];
+            print(received(&event))?;
+            client.acknowledge(&event)?;
+        }
+    }
+    if let Command::Receive { wait, .. } = arguments.command {
         client.receive(wait.saturating_mul(1000)).await?;
         // What another process shows meanwhile is not shown again.
         let _held = client.hold().await?;

@@ -4,6 +4,7 @@
 //! problems that a client can do something about, and one failure.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use service::{Problem, Shutdown};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 
 use crate::request::Fault;
@@ -135,6 +136,9 @@ pub(crate) struct Bounds {
     pub(crate) stream: Duration,
     pub(crate) stream_idle: Duration,
     pub(crate) max_bytes: u64,
+    /// How long a stream goes on at most whose client is gone, and how many of these there are.
+    pub(crate) drain: Duration,
+    pub(crate) drains: Arc<Semaphore>,
     pub(crate) shutdown: Shutdown,
     pub(crate) grace: Duration,
 }
@@ -201,6 +205,8 @@ pub(crate) struct Torn;
 /// all of them is taken from the gateway at once, whether the client takes it or not.
 const PIECES: usize = 8;
 const PIECE: usize = 16 * 1024;
+/// Bytes that are taken of a stream after its client has gone.
+const MOST_DRAINED: usize = 1024 * 1024;
 
 impl Download {
     pub(crate) fn chunked(body: Incoming, bounds: &Bounds, slot: Slot) -> Self {
@@ -216,8 +222,10 @@ impl Download {
         slot: Slot,
     ) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES);
+        let drains = is_chunked.then(|| (bounds.drain, Arc::clone(&bounds.drains)));
         let pump = Pump {
             body,
+            drains,
             sender,
             taken: first.len() as u64,
             // A live stream has no size; it has an end.
@@ -247,6 +255,8 @@ impl Download {
 /// nothing; the slot is free as soon as the gateway has said everything.
 struct Pump {
     body: Incoming,
+    /// Of a stream.
+    drains: Option<(Duration, Arc<Semaphore>)>,
     sender: mpsc::Sender<Result<Bytes, Torn>>,
     taken: u64,
     max_bytes: Option<u64>,
@@ -261,7 +271,7 @@ impl Pump {
             () = sleep(whole) => Err("time"),
             () = shutdown.requested_before(grace) => Err("time"),
             // The client is gone.
-            () = sender.closed() => return,
+            () = sender.closed() => return self.drain(&shutdown, grace, slot).await,
         };
         let taken = self.taken;
         drop((self, slot));
@@ -273,6 +283,36 @@ impl Pump {
                 let _ = sender.send(Err(Torn)).await;
             }
         }
+    }
+
+    /// Takes a stream to its end all the same: when a client goes is nothing that the gateway is to
+    /// see. Not from a gateway that says much more than a client would wait for.
+    async fn drain(self, shutdown: &Shutdown, grace: Duration, slot: Slot) {
+        let Self {
+            mut body, drains, ..
+        } = self;
+        let Some((longest, drains)) = drains else {
+            return;
+        };
+        let Ok(_place) = drains.try_acquire() else {
+            return;
+        };
+        let read = async {
+            let mut left = MOST_DRAINED;
+            while let Some(Ok(frame)) = body.frame().await {
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(len) {
+                    Some(less) => left = less,
+                    None => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = read => {}
+            () = sleep(longest) => {}
+            () = shutdown.requested_before(grace) => {}
+        }
+        drop(slot);
     }
 
     async fn pump(&mut self) -> Result<(), &'static str> {

@@ -43,6 +43,8 @@ pub struct Config {
     pub stream_idle_seconds: u64,
     #[serde(default = "default_stream_seconds")]
     pub stream_seconds: u64,
+    #[serde(default = "default_stream_drain_seconds")]
+    pub stream_drain_seconds: u64,
     #[serde(default = "default_max_response_bytes")]
     pub max_response_bytes: u64,
     #[serde(default = "default_idle_connections")]
@@ -203,6 +205,10 @@ fn default_stream_seconds() -> u64 {
     3600
 }
 
+fn default_stream_drain_seconds() -> u64 {
+    330
+}
+
 fn default_max_response_bytes() -> u64 {
     4 * 1024 * 1024 + 128 * 1024
 }
@@ -240,6 +246,7 @@ mod tests {
         assert_eq!(sample.answer_seconds, least.answer_seconds);
         assert_eq!(sample.stream_idle_seconds, least.stream_idle_seconds);
         assert_eq!(sample.stream_seconds, least.stream_seconds);
+        assert_eq!(sample.stream_drain_seconds, least.stream_drain_seconds);
         assert_eq!(sample.max_response_bytes, least.max_response_bytes);
         assert_eq!(sample.idle_connections, least.idle_connections);
         assert_eq!(sample.http2_connections, least.http2_connections);

@@ -16,6 +16,7 @@ use service::mirror::{DIRECTORY, Document, Fetched, KEYS};
 use service::problem::PROBLEM_JSON;
 use service::tls::ClientTls;
 use service::{Problem, Shutdown};
+use tokio::sync::Semaphore;
 
 use crate::answer::{
     self, Answer, Bounds, DATE_PROBLEM, Download, INCREMENTAL, IS_INCREMENTAL, OHTTP_CHUNKED_RES,
@@ -117,6 +118,8 @@ impl Upstream {
             bounds: Bounds {
                 answer: Duration::from_secs(config.answer_seconds),
                 stream: Duration::from_secs(config.stream_seconds),
+                drain: Duration::from_secs(config.stream_drain_seconds),
+                drains: Arc::new(Semaphore::new(config.max_requests / 4)),
                 stream_idle: Duration::from_secs(config.stream_idle_seconds),
                 max_bytes: config.max_response_bytes,
                 shutdown,

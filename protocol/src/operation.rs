@@ -84,6 +84,8 @@ operations! {
     FetchWelcome = 32, "/v1/records/welcome";
     /// A recovery row. Not signed.
     RecoveryRow = 33, "/v1/records/recovery";
+    /// Entries of a segment as they come. Not signed.
+    FollowJournal = 34, "/v1/journals/follow";
     /// Adds KeyPackage sets to a pool, by its owner.
     PublishKeyPackages = 40, "/v1/key-packages/publish";
     /// Claim KeyPackage sets of one pool.

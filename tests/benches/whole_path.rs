@@ -7,8 +7,8 @@
 //! those of `make stack`, on RocksDB. Clients are the SDK on homes of their own: the sender in this
 //! process, the receivers in another one. `MEMBERS` are the sizes of groups.
 //!
-//! * *front*: receivers look at events, with the group in front: a long poll, and all journals read
-//!   after it.
+//! * *stream*: receivers look at events, with the group in front, which they follow on a stream.
+//! * *front*: the same by long polls, after each of which all journals are read.
 //! * *polling*: each receiver catches up once after each message.
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use client::{Client, Event};
+use client::{Client, Event, Following, Options};
 use end_to_end::{LogLevel, MUCH, Service, Stack, device, patient};
 use futures::future::join_all;
 use oblivious::{Aead, Kem, Key, whole};
@@ -75,7 +75,7 @@ fn main() {
     for members in sizes.split(',').map(|size| size.parse().unwrap()) {
         let group = runtime().block_on(Prepared::make(members));
         bare.print_floor(members - 1);
-        for reading in [Reading::Front, Reading::Polling] {
+        for reading in [Reading::Stream, Reading::Front, Reading::Polling] {
             group.measure(reading);
         }
     }
@@ -87,6 +87,7 @@ fn runtime() -> Runtime {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
+    Stream,
     Front,
     Polling,
 }
@@ -94,6 +95,7 @@ enum Reading {
 impl Reading {
     const fn name(self) -> &'static str {
         match self {
+            Self::Stream => "stream",
             Self::Front => "front",
             Self::Polling => "polling",
         }
@@ -106,12 +108,20 @@ fn receivers(given: &str) {
     let mut lines = given.lines();
     let reading = lines.next().unwrap();
     let homes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
+    let looks = reading != Reading::Polling.name();
+    let options = || Options {
+        following: match reading == Reading::Stream.name() {
+            true => Following::Live,
+            false => Following::Polls,
+        },
+        ..patient()
+    };
     runtime().block_on(async {
         let mut clients = Vec::new();
         for home in &homes {
-            clients.push(Client::open(home, patient()).await.unwrap());
+            clients.push(Client::open(home, options()).await.unwrap());
         }
-        if reading == Reading::Front.name() {
+        if looks {
             for client in &clients {
                 // From here on the group is the one in front.
                 client.send_message(GROUP, "I am here").await.unwrap();
@@ -122,7 +132,7 @@ fn receivers(given: &str) {
             let events = client.events().unwrap();
             client.acknowledge(&events).unwrap();
         }
-        if reading == Reading::Front.name() {
+        if looks {
             println!("ready");
             join_all(clients.iter().map(follow)).await;
         } else {
@@ -398,7 +408,7 @@ impl Prepared {
             at(&mut latencies, 50),
             at(&mut latencies, 99)
         );
-        if reading == Reading::Front {
+        if reading != Reading::Polling {
             self.measure_idle(&receivers);
         }
     }

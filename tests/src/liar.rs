@@ -19,6 +19,7 @@ use crypto::sealing::SALT;
 use crypto::service_keys::ServiceKeys;
 use http::{HeaderMap, StatusCode, header};
 use protocol::codec::opaque;
+use protocol::follow::{FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind};
 use protocol::group::{
     CommitAccepted, CommitRequest, CreateGroupRequest, ExternalJoinRequest, GroupKind,
     JoinAccepted, NextSegment,
@@ -37,6 +38,51 @@ use crate::requests::now_ms;
 
 /// More than any request or answer has.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Takes a stream apart.
+#[derive(Default)]
+struct StretchReader {
+    held: Vec<u8>,
+    frame_len: usize,
+    stretch: Vec<u8>,
+}
+
+impl StretchReader {
+    /// Appends what is said in the place of what is in `piece`.
+    fn push(
+        &mut self,
+        piece: &[u8],
+        out: &mut Vec<u8>,
+        mut lie: impl FnMut(FollowedStretch) -> Vec<FollowedStretch>,
+    ) {
+        self.held.extend_from_slice(piece);
+        if self.frame_len == 0 {
+            if self.held.len() < FollowBegun::LEN {
+                return;
+            }
+            let begun: Vec<u8> = self.held.drain(..FollowBegun::LEN).collect();
+            let begun_ = FollowBegun::decode(&begun).expect("a beginning");
+            self.frame_len = begun_.frame_len.into();
+            out.extend_from_slice(&begun);
+        }
+        while self.held.len() >= self.frame_len {
+            let frame: Vec<u8> = self.held.drain(..self.frame_len).collect();
+            let read = Frame::read(&frame).expect("a frame");
+            match read.kind {
+                FrameKind::Part => self.stretch.extend_from_slice(read.content),
+                FrameKind::Whole => {
+                    self.stretch.extend_from_slice(read.content);
+                    let stretch = std::mem::take(&mut self.stretch);
+                    let stretch = FollowedStretch::decode(&stretch).expect("a stretch");
+                    for told in lie(stretch) {
+                        Frame::put_stretch(&told.encode(), self.frame_len, out);
+                    }
+                }
+                FrameKind::Over | FrameKind::Behind => out.extend_from_slice(&frame),
+            }
+        }
+    }
+}
 
 /// What it was asked, and what was answered.
 #[derive(Clone)]
@@ -82,6 +128,7 @@ const fn is_signed(operation: Operation) -> bool {
     !matches!(
         operation,
         Operation::ReadJournal
+            | Operation::FollowJournal
             | Operation::JoinRecord
             | Operation::FetchWelcome
             | Operation::RecoveryRow
@@ -101,6 +148,8 @@ pub struct Told {
 
 type Lie = Box<dyn FnMut(&Asked, &mut Told) + Send>;
 type Answerer = Box<dyn FnMut(&[u8]) -> Option<Vec<u8>> + Send>;
+/// What is told on a stream of a segment in the place of this.
+type StreamLie = Arc<Mutex<dyn FnMut(SegmentId, FollowedStretch) -> Vec<FollowedStretch> + Send>>;
 type Twister = Box<dyn FnMut(&[u8], &mut Vec<u8>) + Send>;
 
 /// A segment of a group's journal, as its keys came with a commit.
@@ -132,6 +181,7 @@ struct Mind {
     answerers: HashMap<Operation, Answerer>,
     twisters: HashMap<Operation, Twister>,
     instead: HashMap<Operation, Told>,
+    stream_lie: Option<StreamLie>,
 }
 
 impl Mind {
@@ -336,6 +386,14 @@ impl Liar {
             .insert(operation, Box::new(twist));
     }
 
+    /// From now on streams say what this makes of what they would say.
+    pub fn lies_on_streams(
+        &self,
+        lie: impl FnMut(SegmentId, FollowedStretch) -> Vec<FollowedStretch> + Send + 'static,
+    ) {
+        locked(&self.mind).stream_lie = Some(Arc::new(Mutex::new(lie)));
+    }
+
     /// Answers an operation with this from now on, and does not ask the real service.
     pub fn instead(&self, operation: Operation, told: Told) {
         locked(&self.mind).instead.insert(operation, told);
@@ -360,6 +418,40 @@ impl Liar {
         mind.twisters.clear();
         mind.instead.clear();
         mind.forks.clear();
+        mind.stream_lie = None;
+    }
+
+    /// Passes a stream on, stretch by stretch.
+    async fn stream(&self, segment: SegmentId, request: Request) -> Response {
+        let answer = self.ask(request).await.expect("an answer");
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let kind = headers.get(header::CONTENT_TYPE).cloned();
+        if status != StatusCode::OK {
+            let body = answer.bytes().await.unwrap_or_default();
+            let kind = kind.expect("a problem document");
+            return (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        }
+        let state = (self.clone(), answer, StretchReader::default());
+        let pieces =
+            futures::stream::unfold(state, move |(liar, mut answer, mut reader)| async move {
+                let piece = answer.chunk().await.ok()??;
+                let mut out = Vec::new();
+                reader.push(&piece, &mut out, |stretch| {
+                    let lie = locked(&liar.mind).stream_lie.clone();
+                    match lie {
+                        Some(lie) => {
+                            lie.lock().unwrap_or_else(PoisonError::into_inner)(segment, stretch)
+                        }
+                        None => vec![stretch],
+                    }
+                });
+                Some((
+                    Ok::<_, std::convert::Infallible>(out),
+                    (liar, answer, reader),
+                ))
+            });
+        let kind = [(header::CONTENT_TYPE, RESPONSE_MEDIA_TYPE)];
+        (kind, Body::from_stream(pieces)).into_response()
     }
 
     /// What was asked of one operation so far.
@@ -514,7 +606,7 @@ impl Liar {
         });
     }
 
-    async fn forward(&self, request: Request) -> (StatusCode, HeaderMap, Vec<u8>) {
+    async fn ask(&self, request: Request) -> Result<reqwest::Response, reqwest::Error> {
         let target = locked(&self.target).expect("the stack is starting");
         let (head, body) = request.into_parts();
         let body = to_bytes(body, MOST_BYTES).await.expect("a body");
@@ -523,14 +615,16 @@ impl Liar {
         for hop in [header::HOST, header::CONNECTION, header::CONTENT_LENGTH] {
             headers.remove(hop);
         }
-        let sent = self
-            .http
+        self.http
             .request(head.method, format!("http://{target}{path}"))
             .headers(headers)
             .body(body)
             .send()
-            .await;
-        let Ok(answer) = sent else {
+            .await
+    }
+
+    async fn forward(&self, request: Request) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let Ok(answer) = self.ask(request).await else {
             return (StatusCode::BAD_GATEWAY, HeaderMap::new(), Vec::new());
         };
         let (status, mut headers) = (answer.status(), answer.headers().clone());
@@ -578,6 +672,11 @@ async fn pass(State(liar): State<Liar>, request: Request) -> Response {
         }
     }
     let request = Request::from_parts(head, Body::from(bytes));
+    if let Some((Operation::FollowJournal, body)) = &asked
+        && let Ok(FollowJournalRequest { segment, .. }) = Wire::decode(body)
+    {
+        return liar.stream(segment, request).await;
+    }
     let (status, headers, mut answer) = liar.forward(request).await;
     if let Some((operation, body)) = &asked {
         if status.is_success() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::api::Client;
+use crate::api::{Client, GroupRef, call, in_group};
 use crate::driver::{Interest, Order};
 use crate::error::{Error, LocalError};
 use crate::net::clock::{Clock as _, SystemClock};
@@ -38,6 +38,15 @@ impl Client {
             interest,
             seen: 0,
         }
+    }
+
+    /// Has a group in front, as if it were on the screen: its journal is followed while somebody
+    /// looks at events. So is the one that was written in last.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`](crate::UsageError).
+    pub async fn bring_to_front(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
+        in_group!(self, group, |engine, name| engine.bring_to_front(&name))
     }
 
     /// Catches up until there is an event or `wait_ms` have passed, and returns the events that

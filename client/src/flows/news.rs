@@ -4,7 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::ids::{Position, SegmentId};
+use protocol::follow::FollowJournalRequest;
+use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::{WIRE_VERSION, Wire as _};
@@ -12,6 +13,9 @@ use rusqlite::Connection;
 
 use crate::engine::{Engine, Promised};
 use crate::error::Error;
+use crate::flows::follow::News;
+use crate::net::clock::{Clock as _, SystemClock};
+use crate::net::streams::Follower;
 use crate::net::transport::Transport;
 use crate::store::{Group, Status, connection_stock, database, events, heads};
 
@@ -29,8 +33,13 @@ pub(crate) struct Watch {
     wait: Duration,
     promised: Promised,
     /// A connection of its own: the client's is in use.
-    watched: Connection,
+    watched: Mutex<Connection>,
     known: i64,
+    /// A stream of the group in front, or how to ask for one.
+    following: (Option<Follower>, Option<FollowJournalRequest>),
+    front: Option<GroupId>,
+    /// When other groups are read, by the clock that nobody sets.
+    look_ms: u64,
 }
 
 impl Engine {
@@ -41,17 +50,37 @@ impl Engine {
         let poll_ms = POLL_MS / 2 + POLL_MS / 2 * u32::from(random) / 255;
         let wait_ms = poll_ms.min(wait_ms).min(MAX_WAIT_MS);
         let wait = Duration::from_millis(wait_ms.into());
+        let front = self.group_in_front()?;
         Ok(Watch {
             transport: self.transport.for_waiting(wait),
-            request: self.question(wait_ms)?,
+            request: self.question(&front, wait_ms)?,
+            following: (None, None),
+            front: front.map(|group| group.id),
+            look_ms: SystemClock.monotonic_ms().saturating_add(wait_ms.into()),
             wait,
             promised: Arc::clone(&self.promised),
-            watched: database::open_to_look(&self.home.database()?)?,
+            watched: Mutex::new(database::open_to_look(&self.home.database()?)?),
             known: events::last(&self.db)?,
         })
     }
 
-    fn question(&self, wait_ms: u32) -> Result<Option<(ReadJournalRequest, Position)>, Error> {
+    /// As [`Engine::watch`], on a stream where there is one.
+    pub(crate) fn watch_or_follow(&mut self, wait_ms: u32) -> Result<Watch, Error> {
+        let mut watch = self.watch(wait_ms)?;
+        if let Some(group) = self.group_in_front()?
+            && watch.request.is_some()
+        {
+            watch.following = self.streams.take(&group);
+        }
+        Ok(watch)
+    }
+
+    pub(crate) fn bring_to_front(&mut self, group: &str) -> Result<(), Error> {
+        self.front = Some(Group::by_name(&self.db, group)?.id);
+        Ok(())
+    }
+
+    fn group_in_front(&self) -> Result<Option<Group>, Error> {
         let front = match self.front {
             Some(front) => Group::find(&self.db, &front)?,
             None => {
@@ -60,7 +89,15 @@ impl Engine {
                     .find(|group| !matches!(connection_stock::waits(&self.db, &group.id), Ok(true)))
             }
         };
-        let Some(group) = front.filter(|group| group.status == Status::Active) else {
+        Ok(front.filter(|group| group.status == Status::Active))
+    }
+
+    fn question(
+        &self,
+        front: &Option<Group>,
+        wait_ms: u32,
+    ) -> Result<Option<(ReadJournalRequest, Position)>, Error> {
+        let Some(group) = front else {
             return Ok(None);
         };
         let Some(head) = heads::last(&self.db, &group.id)? else {
@@ -88,19 +125,64 @@ impl Watch {
             promised,
             watched,
             known,
+            ..
         } = self;
-        let elsewhere = async move {
-            loop {
-                tokio::time::sleep(LOOK_ELSEWHERE).await;
-                match events::last(&watched) {
-                    Ok(last) if last <= known => {}
-                    other => return other.map(drop),
-                }
-            }
-        };
         tokio::select! {
             news = poll(transport, request, wait, &promised) => news,
-            seen = elsewhere => seen,
+            seen = elsewhere(&watched, known) => seen,
+        }
+    }
+
+    /// As [`Watch::wait`], or what comes on a stream before.
+    pub(crate) async fn news(mut self) -> Result<News, Error> {
+        let (follower, request) = std::mem::take(&mut self.following);
+        let mut follower = match (follower, request, self.front) {
+            (Some(follower), ..) => follower,
+            (None, Some(request), Some(group)) => {
+                match self.transport.follow_journal(&request).await {
+                    Ok(stream) => Follower::new(stream, group, request.segment),
+                    Err(fault) => return Ok(News::Ended(Some(fault))),
+                }
+            }
+            _ => return self.wait().await.map(|()| News::Look(None)),
+        };
+        let left_ms = self.look_ms.saturating_sub(SystemClock.monotonic_ms());
+        let told = tokio::select! {
+            biased;
+            told = follower.next() => told,
+            () = tokio::time::sleep(Duration::from_millis(left_ms)) => {
+                return Ok(News::Look(Some(follower)));
+            }
+            seen = elsewhere(&self.watched, self.known) => {
+                return seen.map(|()| News::Look(Some(follower)));
+            }
+        };
+        Ok(match told {
+            Ok(Some(stretch)) => News::Told(Box::new(self), follower, stretch),
+            Ok(None) => News::Ended(None),
+            Err(fault) => News::Ended(Some(fault)),
+        })
+    }
+
+    /// The wait goes on after something that a stream has told was taken in.
+    pub(crate) fn goes_on(mut self, db: &Connection, follower: Follower) -> Result<Self, Error> {
+        self.known = events::last(db)?;
+        self.following = (Some(follower), None);
+        Ok(self)
+    }
+}
+
+/// Until another process has had news.
+async fn elsewhere(watched: &Mutex<Connection>, known: i64) -> Result<(), Error> {
+    loop {
+        tokio::time::sleep(LOOK_ELSEWHERE).await;
+        let last = {
+            let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            events::last(&watched)
+        };
+        match last {
+            Ok(last) if last <= known => {}
+            other => return other.map(drop),
         }
     }
 }

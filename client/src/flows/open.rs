@@ -12,6 +12,7 @@ use crate::error::{Error, UsageError};
 use crate::flows::copies;
 use crate::home::Home;
 use crate::net::clock::ServiceTime;
+use crate::net::streams::Streams;
 use crate::net::transport::Transport;
 use crate::net::transport::patience::Budget;
 use crate::options::Options;
@@ -77,6 +78,7 @@ impl Engine {
             front: None,
             read_to_end: HashSet::new(),
             promised: Promised::default(),
+            streams: Streams::of(options.following.pace()),
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

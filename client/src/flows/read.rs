@@ -42,14 +42,14 @@ const MOST_ENTRIES: usize = 1_024;
 
 /// Whether the service's keys are those of the directory as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Senders {
+pub(crate) enum Senders {
     AsKnown,
     LookedUp,
 }
 
 /// How reading goes on.
 #[derive(Debug, PartialEq, Eq)]
-enum Taken {
+pub(crate) enum Taken {
     /// From here, in the same segment.
     On(Position),
     /// In another segment.
@@ -85,6 +85,11 @@ impl Engine {
     pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
         self.read_to_end.clear();
         for group in groups::to_read(&self.db)? {
+            let followed = Group::find(&self.db, &group)?;
+            if followed.is_some_and(|group| self.streams.has_all_of(&group)) {
+                self.read_to_end.insert(group);
+                continue;
+            }
             match self.read_group(&group).await {
                 // What one group meets holds up no other one.
                 Err(Error::Refused(_) | Error::Protocol(_) | Error::Directory(_)) => {}
@@ -178,24 +183,46 @@ impl Engine {
         page: &ReadJournalResponse,
         senders: Senders,
     ) -> Result<Taken, Error> {
+        match self.judge_end(id, &page.head)? {
+            Some(taken) => Ok(taken),
+            None => self.take_signed(id, page, senders),
+        }
+    }
+
+    /// Whether the end of a group's segment is signed by the service, for now: then there is
+    /// nothing to say.
+    pub(crate) fn judge_end(
+        &self,
+        id: &GroupId,
+        head: &SignedHead,
+    ) -> Result<Option<Taken>, Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let segment = Group::read(&self.db, id)?.segment;
         let signer = heads::signer(&self.db)?;
-        let is_signed = verify_head(&signer.key, &segment.id, &page.head).is_ok();
-        if is_signed && page.head.generation > signer.generation {
-            return Ok(Taken::LaterStore);
+        let is_signed = verify_head(&signer.key, &segment.id, head).is_ok();
+        if is_signed && head.generation > signer.generation {
+            return Ok(Some(Taken::LaterStore));
         }
         // Of an earlier one it was true once.
-        if !is_signed || page.head.generation < signer.generation {
-            let content = (
-                Some(&name_of(&segment, page.head.next)[..]),
-                &page.head.encode()[..],
-            );
+        if !is_signed || head.generation < signer.generation {
+            let content = (Some(&name_of(&segment, head.next)[..]), &head.encode()[..]);
             evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
             return Err(Error::Protocol(
                 "the end of a journal is not signed for now",
             ));
         }
+        Ok(None)
+    }
+
+    /// Takes a stretch in whose end is signed.
+    pub(crate) fn take_signed(
+        &mut self,
+        id: &GroupId,
+        page: &ReadJournalResponse,
+        senders: Senders,
+    ) -> Result<Taken, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let segment = Group::read(&self.db, id)?.segment;
         if page.entries.len() > MOST_ENTRIES {
             return Err(Error::Protocol("a stretch of a journal is too long"));
         }

@@ -25,6 +25,13 @@ impl Engine {
         self.watch(wait_ms)
     }
 
+    /// As [`Engine::begin_sync`], for whoever follows the group in front.
+    pub(crate) async fn begin_to_follow(&mut self, wait_ms: u32) -> Result<Watch, Error> {
+        let _held = self.hold().await?;
+        self.prepare_to_read().await?;
+        self.watch_or_follow(wait_ms)
+    }
+
     /// The second half.
     pub(crate) async fn finish_sync(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod directory;
 pub(crate) mod issuer;
 pub(crate) mod key_config;
+pub(crate) mod streams;
 pub(crate) mod transport;
 pub(crate) mod trust;
 pub(crate) mod waits;

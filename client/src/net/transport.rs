@@ -1,6 +1,7 @@
 //! Requests to the delivery service: binary HTTP, padded, encapsulated, posted to the relay.
 
 pub(crate) mod patience;
+pub(crate) mod stream;
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -698,12 +699,18 @@ fn inner(method: &str, scheme: &str, authority: &str, path: &str, date: &str) ->
     message
 }
 
-fn encapsulate(config: &[u8], message: &Message) -> Result<(Vec<u8>, ResponseOpener), Error> {
+/// In binary HTTP, padded.
+fn encoded(message: &Message) -> Result<Vec<u8>, Error> {
     let mut encoded = Vec::new();
     message
         .write_bhttp(Mode::KnownLength, &mut encoded)
         .map_err(|_| Error::Protocol("a request cannot be encoded"))?;
     encoded.resize(bucket(encoded.len()), 0);
+    Ok(encoded)
+}
+
+fn encapsulate(config: &[u8], message: &Message) -> Result<(Vec<u8>, ResponseOpener), Error> {
+    let encoded = encoded(message)?;
     PublicKey::of_config(config)
         .and_then(|key| whole::seal(&key, Aead::Aes128Gcm, &encoded).ok())
         .ok_or(Error::Protocol("a request cannot be encapsulated"))

@@ -15,8 +15,8 @@ use crate::memory::MemoryEngine;
 use crate::operation::{Change, Charge, Cost, Operation, UnsignedRead};
 use crate::refusal::{Refusal, Stop};
 use crate::request::{Known, Unauthenticated};
-use crate::rows::{Rows, SegmentRow};
-use crate::store::{Failed, Receipt, TOKEN_SPENT, Transition};
+use crate::rows::Rows;
+use crate::store::{Appended, Failed, Receipt, TOKEN_SPENT, Transition};
 use crate::tokens::{Spend, VerifiedToken};
 use crate::view::View;
 
@@ -93,8 +93,8 @@ pub enum Input {
 pub struct Outcome {
     /// The encoded response, or the reason why there is none.
     pub answer: Result<Vec<u8>, Failure>,
-    /// Segments whose long polls end.
-    pub wake: Vec<SegmentRow>,
+    /// What was appended to segments: their long polls end, and their followers are told.
+    pub wake: Vec<Appended>,
     /// Tokens that were spent.
     pub tokens: usize,
     /// Allowances that are refilled, since a token was spent in their place.
@@ -131,7 +131,7 @@ struct Applying {
     name: &'static str,
     receipt: Receipt,
     answer: Result<Vec<u8>, Refusal>,
-    wake: Vec<SegmentRow>,
+    wake: Vec<Appended>,
 }
 
 /// One signed request on its way.
@@ -330,7 +330,7 @@ impl<O: Operation> Execution<O> {
         price: usize,
         sealed: Vec<u8>,
         answer: Result<Vec<u8>, Refusal>,
-        (wake, env): (Vec<SegmentRow>, &Env<'_>),
+        (wake, env): (Vec<Appended>, &Env<'_>),
     ) -> Result<Step, Stop> {
         let spends = self
             .tokens

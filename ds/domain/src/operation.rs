@@ -8,8 +8,8 @@ use protocol::operation::Operation as Number;
 use crate::env::{Env, Prices};
 use crate::refusal::Stop;
 use crate::request::{Authenticated, Unauthenticated};
-use crate::rows::{Bucket, Rows, SegmentRow};
-use crate::store::Transition;
+use crate::rows::{Bucket, Rows};
+use crate::store::{Appended, Transition};
 use crate::view::View;
 
 /// An operation on signed requests.
@@ -127,8 +127,8 @@ pub struct Change<R> {
     pub transition: Option<Transition>,
     /// What to answer once it has.
     pub response: R,
-    /// Segments that go on by it: their long polls end.
-    pub wake: Vec<SegmentRow>,
+    /// What it appends to segments: their long polls end, and their followers are told.
+    pub wake: Vec<Appended>,
     /// Tokens that the request costs beyond the price that was known before.
     pub surcharge: u8,
 }

@@ -1,9 +1,11 @@
 //! Transitions: everything that can happen to the store, each named for what it keeps true. They
 //! are lowered to a batch here, once for all engines.
 
+use crypto::journal::End;
+use protocol::codec::opaque;
 use protocol::group::GroupKind;
-use protocol::ids::{Day, InboxEntryId, Position};
-use protocol::journal::{CONNECTION_HANDSHAKE_DAYS, Class, HANDSHAKE_DAYS};
+use protocol::ids::{Day, InboxEntryId, Position, SegmentId, Step};
+use protocol::journal::{CONNECTION_HANDSHAKE_DAYS, Class, Entry, HANDSHAKE_DAYS};
 use protocol::problem::ProblemType;
 
 use crate::engine::{Batch, Condition, Key};
@@ -148,6 +150,27 @@ pub struct NewEntry {
 }
 
 impl NewEntry {
+    /// Bytes of what is kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.handshake.len() + self.message.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether there is nothing to keep, which is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry as a reader is shown it.
+    #[must_use]
+    pub fn shown(&self) -> Entry {
+        match &self.message {
+            Some(sealed) => Entry::Message(opaque(sealed.as_slice())),
+            None => Entry::Handshake(opaque(self.handshake.get(1..).unwrap_or_default())),
+        }
+    }
+
     /// Adds the entry's rows to a batch.
     pub fn puts(self, batch: &mut Batch) {
         let kept_until = self.kept.handshake(self.day);
@@ -162,6 +185,39 @@ impl NewEntry {
                 .push((self.segment.message(kept_until, self.position), sealed));
         }
     }
+}
+
+/// What a transition appends to a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The name of the segment's row.
+    pub segment: SegmentRow,
+    /// What its followers are told; none where it is too long to be handed on.
+    pub stretch: Option<Stretch>,
+}
+
+/// New entries of a segment, as they are stored, and its end after them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// The segment's id.
+    pub segment: SegmentId,
+    /// Its end.
+    pub end: End,
+    /// Commits in the segment.
+    pub step: Step,
+    /// Whether the last entry has closed it.
+    pub closed: bool,
+    /// The position of the first entry.
+    pub first: Position,
+    /// Dense from there on.
+    pub entries: Vec<Entry>,
+    /// Bytes of a frame of whoever begins to follow the segment now.
+    pub frame_len: usize,
+}
+
+impl Stretch {
+    /// Entries that are longer together are read from the store by whoever follows the segment.
+    pub const MOST_BYTES: usize = 64 * 1024;
 }
 
 /// Days that the entries of a segment are kept, by their class.

@@ -78,6 +78,7 @@ table! {
     }
     unsigned {
         journal::read::ReadJournal,
+        journal::read::FollowJournal,
         group::records::JoinRecord,
         group::records::FetchWelcome,
         group::records::RecoveryRow,

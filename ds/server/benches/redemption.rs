@@ -200,6 +200,7 @@ impl Bench {
                 },
                 load: LoadLimits::default(),
                 look_again_ms: None,
+                streams: ds_server::StreamSettings::default(),
                 max_request_bytes: 2 * 1024 * 1024,
                 store: StoreState {
                     id: String::new(),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
+use crate::follow::StreamSettings;
 use crate::limits::{LARGEST_ENTRY, LARGEST_TREE, LoadLimits};
 use crate::tokens::AllowanceLimits;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: LimitSettings,
+    #[serde(default)]
+    pub streams: StreamSettings,
 }
 
 /// Which engine keeps the data.
@@ -163,6 +166,7 @@ pub struct LimitSettings {
     pub max_concurrent_requests: usize,
     pub max_concurrent_reads: usize,
     pub max_concurrent_waits: usize,
+    pub max_concurrent_streams: usize,
     pub max_requests_per_second: u32,
 }
 
@@ -172,7 +176,6 @@ impl Default for LimitSettings {
             body_read_seconds,
             header_read_seconds,
             max_headers,
-            max_connections,
             ..
         } = ListenerLimits::default();
         let env::Limits {
@@ -196,6 +199,7 @@ impl Default for LimitSettings {
             concurrent_requests,
             concurrent_reads,
             concurrent_waits,
+            concurrent_streams,
             requests_per_second,
             nodes: _,
         } = LoadLimits::default();
@@ -207,7 +211,11 @@ impl Default for LimitSettings {
             // The longest message beyond an allowance brings as many tokens as it has 64 KiB.
             max_header_bytes: 32 * 1024,
             max_headers,
-            max_connections,
+            // Everything below at once.
+            max_connections: concurrent_requests
+                + concurrent_reads
+                + concurrent_waits
+                + concurrent_streams,
             max_message_bytes: message_bytes,
             max_commit_bytes: commit_bytes,
             max_welcome_bytes: welcome_bytes,
@@ -226,6 +234,7 @@ impl Default for LimitSettings {
             max_concurrent_requests: concurrent_requests,
             max_concurrent_reads: concurrent_reads,
             max_concurrent_waits: concurrent_waits,
+            max_concurrent_streams: concurrent_streams,
             max_requests_per_second: requests_per_second,
         }
     }
@@ -253,6 +262,7 @@ impl LimitSettings {
             concurrent_requests: self.max_concurrent_requests,
             concurrent_reads: self.max_concurrent_reads,
             concurrent_waits: self.max_concurrent_waits,
+            concurrent_streams: self.max_concurrent_streams,
             requests_per_second: self.max_requests_per_second,
             nodes: 1,
         }
@@ -420,6 +430,9 @@ mod tests {
         let (shown, default) = (config.decisions(), env::Settings::default());
         assert_eq!(format!("{shown:?}"), format!("{default:?}"));
         assert_eq!(config.limits.load(), LoadLimits::default());
+        assert_eq!(config.streams, StreamSettings::default());
+        let connections = LimitSettings::default().max_connections;
+        assert_eq!(config.limits.max_connections, connections);
         let (shown, default) = (config.allowances, AllowanceSettings::default());
         for of in [
             |a: &AllowanceSettings| a.leaf,

@@ -5,6 +5,7 @@ use ds_domain::env::Env;
 use ds_domain::execution::{Attempts, Execution, Failure, Input, Outcome, Step};
 use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::Stop;
+use ds_domain::store::Appended;
 use ds_domain::table::Work;
 use ds_domain::tokens::VerifiedToken;
 use ds_domain::view::View;
@@ -65,6 +66,18 @@ impl Server {
         }
     }
 
+    /// Wakes whoever waits for a segment to go on, and hands what was appended to its followers.
+    pub(crate) fn tell(&self, appended: Vec<Appended>) {
+        let rows: Vec<_> = appended.iter().map(|appended| appended.segment).collect();
+        self.waits.wake(&rows);
+        for Appended { segment, stretch } in appended {
+            self.streams.publish(&segment, stretch, |stretch| {
+                let signer = self.keys.journal_signing();
+                signer.sign(&stretch.segment, stretch.end).ok()
+            });
+        }
+    }
+
     fn done(&self, outcome: Outcome) -> Result<Vec<u8>, Failure> {
         let Outcome {
             answer,
@@ -80,7 +93,7 @@ impl Server {
         if conflicts > 0 {
             metrics::counter!("ds_conflicts_total").increment(conflicts.into());
         }
-        self.waits.wake(&wake);
+        self.tell(wake);
         self.refill(&refill);
         crate::tokens::count_redeemed(tokens);
         answer

@@ -34,7 +34,9 @@ impl Server {
         }
         let rows = ds_domain::rows::Rows(self.keys.rows());
         let mut view = View::default();
-        let expected = self.look(&mut view, |view, env| read::expected(request, view, env));
+        let expected = self.look(&mut view, |view, env| {
+            read::expected(&request.segment, request.from, view, env)
+        });
         let expected = self.of_something(expected.await)?;
         let bucket = ReadJournal::bucket(request, &rows);
         self.draw(bucket, expected.bytes, offered).await?;

@@ -10,6 +10,7 @@ pub mod config;
 mod directory;
 mod error;
 mod execute;
+mod follow;
 pub mod foundation;
 mod init;
 mod issuer_directory;
@@ -20,12 +21,14 @@ mod problem;
 mod routes;
 mod run;
 mod server;
+mod streams;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 pub mod tokens;
 mod waits;
 
+pub use self::follow::StreamSettings;
 pub use self::init::init;
 pub use self::routes::router;
 pub use self::run::{RunError, command, run};

@@ -17,6 +17,8 @@ pub struct LoadLimits {
     pub concurrent_reads: usize,
     /// Reads of journals that one process has wait for the next entry.
     pub concurrent_waits: usize,
+    /// Streams of journals that go on at one process.
+    pub concurrent_streams: usize,
     /// Requests a second at all nodes together, of which as many may come at once; 0 for any
     /// number.
     pub requests_per_second: u32,
@@ -31,6 +33,7 @@ impl Default for LoadLimits {
             concurrent_requests: 1024,
             concurrent_reads: 512,
             concurrent_waits: 2560,
+            concurrent_streams: 2048,
             requests_per_second: 0,
             nodes: 1,
         }

@@ -2,8 +2,10 @@
 //! it a request is turned away before it is looked at, and told when to come again; the client
 //! sends the same bytes again.
 
+use std::sync::Arc;
+
 use protocol::operation::Operation;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::limits::LoadLimits;
 use crate::tokens::{AllowanceLimits, Allowances};
@@ -32,6 +34,8 @@ pub(crate) struct Load {
     reads: Semaphore,
     /// Of reads that wait, which is no work at all: they take no place from those that do not.
     waits: Semaphore,
+    /// Of streams of journals.
+    streams: Arc<Semaphore>,
     rate: Option<Allowances>,
 }
 
@@ -41,6 +45,7 @@ impl Load {
             concurrent_requests,
             concurrent_reads,
             concurrent_waits,
+            concurrent_streams,
             requests_per_second,
             nodes,
         } = limits;
@@ -56,6 +61,9 @@ impl Load {
             places: Semaphore::new(concurrent_requests.min(Semaphore::MAX_PERMITS)),
             reads: Semaphore::new(concurrent_reads.min(Semaphore::MAX_PERMITS)),
             waits: Semaphore::new(concurrent_waits.min(Semaphore::MAX_PERMITS)),
+            streams: Arc::new(Semaphore::new(
+                concurrent_streams.min(Semaphore::MAX_PERMITS),
+            )),
             rate,
         }
     }
@@ -81,12 +89,25 @@ impl Load {
         place
     }
 
+    /// A place for a stream, for as long as it goes on.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub(crate) fn stream(&self) -> Result<OwnedSemaphorePermit, Busy> {
+        let place = Arc::clone(&self.streams).try_acquire_owned();
+        self.show();
+        place.map_err(|_| Busy {
+            retry_after_ms: BUSY_MS,
+        })
+    }
+
     /// For the metrics: places that are free.
     fn show(&self) {
         let kinds = [
             ("requests", &self.places),
             ("reads", &self.reads),
             ("waits", &self.waits),
+            ("streams", &self.streams),
         ];
         for (of, places) in kinds {
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
@@ -100,7 +121,7 @@ impl Load {
     /// [`Busy`].
     pub(crate) fn place(&self, operation: Operation) -> Result<Place<'_>, Busy> {
         let places = match operation {
-            Operation::ReadJournal => &self.reads,
+            Operation::ReadJournal | Operation::FollowJournal => &self.reads,
             _ => &self.places,
         };
         let place = places.try_acquire().map_err(|_| Busy {
@@ -122,6 +143,7 @@ mod tests {
             concurrent_requests: 2,
             concurrent_reads: 1,
             concurrent_waits: 1,
+            concurrent_streams: 1,
             requests_per_second: 0,
             nodes: 1,
         });
@@ -143,6 +165,7 @@ mod tests {
             concurrent_requests: 1,
             concurrent_reads: 1,
             concurrent_waits: 1,
+            concurrent_streams: 1,
             requests_per_second: 0,
             nodes: 1,
         });
@@ -171,6 +194,7 @@ mod tests {
             concurrent_requests: 10,
             concurrent_reads: 10,
             concurrent_waits: 10,
+            concurrent_streams: 1,
             requests_per_second: 5,
             nodes: 1,
         });
@@ -184,6 +208,7 @@ mod tests {
             concurrent_requests: 10,
             concurrent_reads: 10,
             concurrent_waits: 10,
+            concurrent_streams: 1,
             requests_per_second: 12,
             nodes: 1,
         };

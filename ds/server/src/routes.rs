@@ -25,6 +25,7 @@ use service::gateway_auth::{GatewaySecret, require_gateway};
 use service::http::RequestBody;
 
 use crate::directory::directory;
+use crate::follow::NoStream;
 use crate::load::{BUSY_MS, Busy, Place};
 use crate::problem;
 use crate::server::Server;
@@ -73,6 +74,17 @@ pub fn router(server: Shared, gateway: GatewaySecret) -> Router {
                      headers: HeaderMap,
                      RequestBody(body): RequestBody| async move {
                         read_journal(&server, &headers, &body).await
+                    },
+                ),
+            ),
+            // It goes on.
+            Number::FollowJournal => router.route(
+                number.path(),
+                post(
+                    |State(server): State<Shared>,
+                     headers: HeaderMap,
+                     RequestBody(body): RequestBody| async move {
+                        follow_journal(&server, &headers, &body).await
                     },
                 ),
             ),
@@ -198,6 +210,15 @@ enum Unanswered {
     Failed(Failure),
 }
 
+impl From<NoStream> for Unanswered {
+    fn from(no_stream: NoStream) -> Self {
+        match no_stream {
+            NoStream::Busy(busy) => Self::Busy(busy),
+            NoStream::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
 impl From<Busy> for Unanswered {
     fn from(busy: Busy) -> Self {
         Self::Busy(busy)
@@ -239,6 +260,26 @@ async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Res
         Ok(read.await?.encode())
     };
     answer(server, Number::ReadJournal, read.await)
+}
+
+async fn follow_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
+    let begun = async {
+        let place = server
+            .load
+            .admit(Number::FollowJournal, server.clock.now_unix_ms())?;
+        check_media_type(headers)?;
+        let offered = server.offered(headers, 1)?;
+        let request = Wire::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
+        Ok(server.follow(request, offered, place).await?)
+    };
+    match begun.await {
+        Ok(frames) => {
+            count(Number::FollowJournal, "ok");
+            let media_type = HeaderValue::from_static(RESPONSE_MEDIA_TYPE);
+            ([(header::CONTENT_TYPE, media_type)], frames).into_response()
+        }
+        Err(unanswered) => answer(server, Number::FollowJournal, Err(unanswered)),
+    }
 }
 
 fn rejected(reason: &'static str) -> Failure {

@@ -112,6 +112,7 @@ fn settings(config: &Config, begun: &foundation::Begun) -> Result<ServerSettings
             StoreSettings::Postgres(_) => Some(LOOK_AGAIN_MS),
             StoreSettings::Rocksdb { .. } | StoreSettings::Memory => None,
         },
+        streams: config.streams,
         max_request_bytes: config.limits.max_body_bytes,
         store: StoreState {
             id: URL_SAFE.encode(begun.id.0),

@@ -15,8 +15,10 @@ use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::agreed_clock::{AgreedClock, Now};
+use crate::follow::StreamSettings;
 use crate::limits::LoadLimits;
 use crate::load::Load;
+use crate::streams::Streams;
 use crate::tokens::{AllowanceLimits, Allowances, InFlight};
 use crate::waits::Waits;
 
@@ -38,6 +40,8 @@ pub struct ServerSettings {
     /// How often a long poll looks into a store that other nodes write to, too; none where this is
     /// the only one.
     pub look_again_ms: Option<u64>,
+    /// How long streams of journals go on, and their frames.
+    pub streams: StreamSettings,
     /// Largest request body.
     pub max_request_bytes: usize,
     /// As clients are shown it.
@@ -66,6 +70,7 @@ pub struct Server {
     pub(crate) shutdown: Shutdown,
     pub(crate) load: Load,
     pub(crate) waits: Waits,
+    pub(crate) streams: Streams,
     pub(crate) in_flight: InFlight,
     allowances: [(Level, Allowances); 5],
     issuer_keys: RwLock<Arc<IssuerKeys>>,
@@ -114,6 +119,7 @@ impl Server {
             shutdown,
             load: Load::new(settings.load),
             waits: Waits::default(),
+            streams: Streams::default(),
             in_flight: InFlight::default(),
             allowances: [
                 (Level::Leaf, Allowances::new(leaf)),

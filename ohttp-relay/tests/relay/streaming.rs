@@ -27,6 +27,8 @@ struct Told {
     say: mpsc::UnboundedSender<&'static str>,
     /// The requests that have come, whole.
     requests: Arc<Mutex<Vec<Bytes>>>,
+    /// Pieces that somebody has taken.
+    taken: Arc<AtomicUsize>,
 }
 
 async fn told() -> Told {
@@ -34,12 +36,15 @@ async fn told() -> Told {
     let said = Arc::new(tokio::sync::Mutex::new(said));
     let requests: Arc<Mutex<Vec<Bytes>>> = Arc::default();
     let seen = Arc::clone(&requests);
+    let taken: Arc<AtomicUsize> = Arc::default();
+    let counted = Arc::clone(&taken);
     let answer = move |request: Bytes| async move {
         let is_other = request == "other";
         seen.lock().unwrap().push(request);
-        let pieces = stream::unfold(said, |said| async {
+        let pieces = stream::unfold((said, counted), |(said, counted)| async {
             let piece: &str = said.lock().await.recv().await?;
-            Some((Ok::<_, Infallible>(piece), said))
+            counted.fetch_add(1, Ordering::SeqCst);
+            Some((Ok::<_, Infallible>(piece), (said, counted)))
         });
         let headers = [("content-type", "message/ohttp-chunked-res")];
         if is_other {
@@ -52,6 +57,7 @@ async fn told() -> Told {
         served: serve(Router::new().route("/", post(answer))).await,
         say,
         requests,
+        taken,
     }
 }
 
@@ -344,6 +350,26 @@ async fn clients_that_stop_reading_lose_their_own_streams_and_nobody_elses() {
         let left = open.load(Ordering::SeqCst);
         assert_eq!(left, 0, "streams are open at the gateway");
         reading.read_until("tick\r\n").await;
+    }
+}
+
+#[tokio::test]
+async fn the_gateway_does_not_see_when_a_client_goes_whose_stream_goes_on() {
+    for (settings, is_drained) in [("", true), ("stream_drain_seconds = 0\n", false)] {
+        let gateway = told().await;
+        let relay = relay(&gateway.served, "1.1", settings).await;
+        let mut client = Client::begin(&relay, "message/ohttp-chunked-req").await;
+        client.ask("x").await;
+        gateway.say.send("first").unwrap();
+        client.read_until("first\r\n").await;
+        drop(client);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Its answer has ended for the gateway once it takes nothing more.
+        for _ in 0..5 {
+            let _ = gateway.say.send("later");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(gateway.taken.load(Ordering::SeqCst) == 6, is_drained);
     }
 }
 

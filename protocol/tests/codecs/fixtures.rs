@@ -3,6 +3,7 @@
 
 use protocol::codec::sign_content;
 use protocol::directory::Directory;
+use protocol::follow::{Frame, FrameKind};
 use protocol::problem::ProblemType;
 use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::reporting::ReportingDirectory;
@@ -62,6 +63,11 @@ fn now() -> Vec<String> {
         "sign_content={}",
         hex(&sign_content("Label", b"content"))
     ));
+    let mut frames = Vec::new();
+    Frame::put_stretch(b"stretch", 8, &mut frames);
+    Frame::put_end(FrameKind::Over, 8, &mut frames);
+    Frame::put_end(FrameKind::Behind, 8, &mut frames);
+    lines.push(format!("frames={}", hex(&frames)));
     lines.push(format!("WIRE_VERSION={WIRE_VERSION}"));
     lines.extend(
         Operation::ALL

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use protocol::codec::WireSecret;
 use protocol::connections::*;
+use protocol::follow::*;
 use protocol::group::*;
 use protocol::ids::*;
 use protocol::inbox::*;
@@ -158,6 +159,9 @@ wire_types! {
         CommitEvent { commit, link_keys, former_wrapper_key }
         ReadJournalRequest { version, segment, from, known, wait_ms }
         ReadJournalResponse { head, step, closed, first, entries, padding }
+        FollowJournalRequest { version, segment, from, pace }
+        FollowBegun { version, frame_len, beat_ms, lasts_ms }
+        FollowedStretch { head, step, closed, first, entries }
         SignedHead { generation, next, chain, signature }
         JournalHeadTbs { generation, segment, next, chain }
         Place { rotation_epoch, position }
@@ -215,6 +219,7 @@ wire_types! {
         JoinCodeChange { Make(NewJoinCode), Revoke(RecoveryRowId) }
         JoinPermit { Client, Rejoin, JoinCode(WireSecret) }
         Class { Handshake, Message }
+        Pace { Live, Even }
         Event { Message(VLBytes), Proposal(VLBytes), Commit(CommitEvent) }
         Entry { Handshake(VLBytes), Message(VLBytes), Expired(Digest) }
         RemovalReason { Inactive(Week), NeverCame, OwnWish }

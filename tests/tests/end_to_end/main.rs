@@ -42,6 +42,7 @@ mod sdk;
 mod soak;
 mod storm;
 mod strangers;
+mod streams;
 mod tokens;
 mod traces;
 mod unlinkability;

@@ -74,7 +74,7 @@ impl Operation for SendMessage {
         let mut journal = Journal::of(head);
         let event = Event::Message(opaque(message));
         let place = journal.append(&group.short.journal_key, event, env)?;
-        let segment = journal.row();
+        let appended = journal.appended(env);
         let (head, entries) = journal.into_next(env)?;
         let entry = entries
             .into_iter()
@@ -91,7 +91,7 @@ impl Operation for SendMessage {
             accepted_ms: env.now_ms,
         };
         Ok(Change {
-            wake: vec![segment],
+            wake: vec![appended],
             ..Change::of(Transition::Append(Box::new(append)), accepted)
         })
     }

@@ -186,12 +186,12 @@ fn decide(
     pending.proposals.push(proposal);
     let plain = vec![(Part::Proposals, pending.encode()?)];
     let mut change = write(group, plain, |short| short.removal_pending |= removes, env)?;
-    let segment = journal.row();
+    let appended = journal.appended(env);
     let (head, entries) = journal.into_next(env)?;
     change.head = Some(head);
     change.entries = entries;
     Ok(Change {
-        wake: vec![segment],
+        wake: vec![appended],
         ..Change::of(
             crate::store::Transition::ChangeGroup(Box::new(change)),
             accepted,

@@ -38,8 +38,8 @@ use crate::journal::Journal;
 use crate::journal::head::{Head, ReadBuckets, StoredHead};
 use crate::journal::load::{Addition, Bound, DayLoad, Room, UserTag};
 use crate::refusal::Stop;
-use crate::rows::{JoinRecordRow, Part, RecoveryRow, SegmentRow, WelcomeRow};
-use crate::store::{ChangeGroup, DeleteGroup, Kept, Transition, Versioned};
+use crate::rows::{JoinRecordRow, Part, RecoveryRow, WelcomeRow};
+use crate::store::{Appended, ChangeGroup, DeleteGroup, Kept, Transition, Versioned};
 use crate::view::View;
 
 /// A commit that was judged, and the state that it was judged in.
@@ -62,7 +62,7 @@ pub(super) struct Decision {
     pub(super) accepted: CommitAccepted,
     /// Of the new epoch.
     pub(super) journal: JournalKeys,
-    pub(super) wake: Vec<SegmentRow>,
+    pub(super) wake: Vec<Appended>,
 }
 
 /// Where a commit stands, and the segment in which its epoch is.
@@ -154,7 +154,7 @@ impl Succession<'_> {
         let mut begins = begins;
         begins.as_mut().unwrap_or(&mut current).head_mut().load = load;
         let pending = self.propose(&gone, &keys, begins.as_mut().unwrap_or(&mut current), env)?;
-        let wake = vec![current.row()];
+        let wake = vec![current.appended(env)];
         let (short, parts, dropped_parts) = self.seal(keys, (places, code_ended), pending, env)?;
         let (head, mut entries) = current.into_next(env)?;
         let begins = match begins {
@@ -759,7 +759,7 @@ impl Succession<'_> {
         }
         let mut journal = self.append_commit(head, env)?;
         close(&mut journal);
-        let wake = vec![journal.row()];
+        let wake = vec![journal.appended(env)];
         let journal_keys = JournalKeys {
             rotation_epoch: attempt.next_rotation(),
             journal_key: JournalKey::new([0; 32]).to_wire(),

@@ -1,6 +1,6 @@
 //! Appending: entries get the next positions, their day, their seal and their place in the chain.
 
-use crypto::journal::{next_head, row_hash, seal_entry};
+use crypto::journal::{End, next_head, row_hash, seal_entry};
 use crypto::schedule::JournalKey;
 use protocol::ids::Position;
 use protocol::journal::{Class, EntryContent, Event, Place};
@@ -10,7 +10,7 @@ use super::head::{Head, StoredHead, shelf};
 use crate::env::{Env, Version};
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
-use crate::store::{NewEntry, NewHead, NextHead, class_byte};
+use crate::store::{Appended, NewEntry, NewHead, NextHead, Stretch, class_byte};
 
 /// A segment that is appended to in one transition.
 #[derive(Debug)]
@@ -118,6 +118,40 @@ impl Journal {
             rotation_epoch: self.head.rotation_epoch,
             position,
         })
+    }
+
+    /// What this appends to the segment, for whoever follows it.
+    #[must_use]
+    pub fn appended(&self, env: &Env<'_>) -> Appended {
+        let Head {
+            segment,
+            next,
+            step,
+            chain,
+            closed,
+            read_buckets,
+            ..
+        } = &self.head;
+        let bytes: usize = self.entries.iter().map(NewEntry::len).sum();
+        let first = self.entries.first().map(|entry| entry.position);
+        let is_short = bytes <= Stretch::MOST_BYTES;
+        let stretch = first.filter(|_| is_short).map(|first| Stretch {
+            segment: *segment,
+            end: End {
+                generation: env.generation,
+                next: *next,
+                chain: *chain,
+            },
+            step: *step,
+            closed: *closed,
+            first,
+            entries: self.entries.iter().map(NewEntry::shown).collect(),
+            frame_len: read_buckets.frame_len(),
+        });
+        Appended {
+            segment: self.row,
+            stretch,
+        }
     }
 
     /// Closes the segment: no entry follows the last one.

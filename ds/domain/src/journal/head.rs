@@ -5,6 +5,7 @@
 use crypto::kdf;
 use crypto::schedule::TagKey;
 use crypto::sealing::{self, Place};
+use protocol::follow::{LONGEST_FRAME, SHORTEST_FRAME};
 use protocol::ids::{ChainHead, Day, Position, RotationEpoch, SegmentId, Step};
 use zeroize::Zeroizing;
 
@@ -91,6 +92,16 @@ impl ReadBuckets {
             waiting: u32::try_from(leaves.max(2))
                 .map_or(u32::MAX, |leaves| leaves.saturating_mul(2)),
         }
+    }
+}
+
+impl ReadBuckets {
+    /// Bytes of a frame on a stream of the segment: a message of the smallest bucket fits into one.
+    #[must_use]
+    pub fn frame_len(&self) -> usize {
+        usize::try_from(self.tail / 4)
+            .unwrap_or(LONGEST_FRAME)
+            .clamp(SHORTEST_FRAME, LONGEST_FRAME)
     }
 }
 

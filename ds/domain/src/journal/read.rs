@@ -1,7 +1,8 @@
 //! Reading a segment: by capability, unsigned, from a rounded position.
 
 use crypto::journal::End;
-use protocol::ids::{Day, Digest, Position};
+use protocol::follow::{FollowJournalRequest, FollowedStretch};
+use protocol::ids::{Day, Digest, Position, SegmentId};
 use protocol::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -69,6 +70,66 @@ impl UnsignedRead for ReadJournal {
     }
 }
 
+/// [`Operation::FollowJournal`]: what is told first. Whatever comes later is told in the same way,
+/// from the position that the follower has come to.
+#[derive(Debug)]
+pub struct FollowJournal;
+
+impl UnsignedRead for FollowJournal {
+    type Request = FollowJournalRequest;
+    type Response = FollowedStretch;
+    const OPERATION: Operation = Operation::FollowJournal;
+
+    fn bucket(request: &FollowJournalRequest, rows: &Rows<'_>) -> Bucket {
+        rows.segment_bucket(&request.segment)
+    }
+
+    fn read(
+        request: &FollowJournalRequest,
+        view: &View,
+        env: &mut Env<'_>,
+    ) -> Result<FollowedStretch, Stop> {
+        if request.version != WIRE_VERSION {
+            return Err(ProblemType::UnsupportedVersion.into());
+        }
+        if request.from != request.from.rounded_down() {
+            // An exact position would tell one reader from the others.
+            return Err(ProblemType::Malformed.into());
+        }
+        stretch(&request.segment, request.from, view, env)
+    }
+}
+
+/// What is told to a follower who has come to this position, as much as an answer to a reader has.
+///
+/// # Errors
+/// [`Stop::Need`], [`ProblemType::UnknownSegment`], [`Stop::Internal`].
+pub fn stretch(
+    segment: &SegmentId,
+    from: Position,
+    view: &View,
+    env: &mut Env<'_>,
+) -> Result<FollowedStretch, Stop> {
+    let stored = StoredHead::read(view, segment, env)?.ok_or(ProblemType::UnknownSegment)?;
+    let head = &stored.head;
+    let (first, entries) = match from >= head.next {
+        true => (from, Vec::new()),
+        false => entries(&stored, from, bucket(head, from), view)?,
+    };
+    let end = End {
+        generation: env.generation,
+        next: head.next,
+        chain: head.chain,
+    };
+    Ok(FollowedStretch {
+        head: env.keys.journal_signing().sign(segment, end)?,
+        step: head.step,
+        closed: u8::from(head.closed),
+        first,
+        entries,
+    })
+}
+
 /// What an answer from this position on is padded to.
 fn bucket(head: &Head, from: Position) -> usize {
     let is_tail = from.0.saturating_add(2 * Position::READ_GRANULE) > head.next.0;
@@ -85,8 +146,10 @@ fn bucket(head: &Head, from: Position) -> usize {
 pub struct Expected {
     /// Bytes of the answer, but for an entry that is larger alone.
     pub bytes: usize,
-    /// Readers of the segment who may wait at a time.
+    /// Readers of the segment who may wait or follow at a time.
     pub waiting: usize,
+    /// Bytes of a frame on a stream.
+    pub frame_len: usize,
 }
 
 /// Computes [`Expected`] from the segment's head alone.
@@ -94,16 +157,17 @@ pub struct Expected {
 /// # Errors
 /// [`Stop::Need`], [`ProblemType::UnknownSegment`], [`Stop::Internal`].
 pub fn expected(
-    request: &ReadJournalRequest,
+    segment: &SegmentId,
+    from: Position,
     view: &View,
     env: &Env<'_>,
 ) -> Result<Expected, Stop> {
-    let stored =
-        StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
+    let stored = StoredHead::read(view, segment, env)?.ok_or(ProblemType::UnknownSegment)?;
     let ReadBuckets { waiting, .. } = stored.head.read_buckets;
     Ok(Expected {
-        bytes: bucket(&stored.head, request.from),
+        bytes: bucket(&stored.head, from),
         waiting: usize::try_from(waiting).unwrap_or(usize::MAX),
+        frame_len: stored.head.read_buckets.frame_len(),
     })
 }
 

@@ -1,6 +1,7 @@
 mod bounds;
 mod directory;
 mod expiry;
+mod follow;
 mod listener;
 mod nodes;
 mod places;
@@ -22,7 +23,7 @@ use ds_domain::env::Settings;
 use ds_domain::journal::head::StoredHead;
 use ds_domain::journal::{Head, Journal};
 use ds_domain::memory::Memory;
-use ds_domain::store::Kept;
+use ds_domain::store::{Appended, Kept};
 use ds_domain::tokens::{Challenge, IssuerKeys};
 use ds_domain::view::View;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
@@ -52,7 +53,7 @@ use tower::ServiceExt as _;
 
 use crate::limits::LoadLimits;
 use crate::tokens::AllowanceLimits;
-use crate::{Allowed, Server, ServerSettings, router};
+use crate::{Allowed, Server, ServerSettings, StreamSettings, router};
 
 static ISSUER: LazyLock<KeyPair<Sha384, PSS, Deterministic>> =
     LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
@@ -102,6 +103,7 @@ struct Setup {
     owner: AllowanceLimits,
     load: LoadLimits,
     look_again_ms: Option<u64>,
+    streams: StreamSettings,
 }
 
 fn limits(capacity: u32) -> AllowanceLimits {
@@ -124,6 +126,7 @@ impl Default for Setup {
             owner: limits(100),
             load: places(4, 4),
             look_again_ms: None,
+            streams: StreamSettings::default(),
         }
     }
 }
@@ -133,6 +136,7 @@ fn places(concurrent_requests: usize, concurrent_reads: usize) -> LoadLimits {
         concurrent_requests,
         concurrent_reads,
         concurrent_waits: 4,
+        concurrent_streams: 4,
         requests_per_second: 0,
         nodes: 1,
     }
@@ -176,6 +180,7 @@ fn running_with(setup: Setup) -> Running {
             },
             load: setup.load,
             look_again_ms: setup.look_again_ms,
+            streams: setup.streams,
             max_request_bytes: 2 * 1024 * 1024,
             store: StoreState {
                 id: "store".to_owned(),
@@ -320,6 +325,12 @@ impl Running {
 
     /// What a message does to a segment, and the wake-up after it.
     async fn append(&self, content: u8) {
+        let appended = self.append_events(vec![message(vec![content])], false);
+        self.server.tell(vec![appended.await]);
+    }
+
+    /// What these do to a segment, of which nobody is told.
+    async fn append_events(&self, events: Vec<Event>, closes: bool) -> Appended {
         let mut rng = crate::server::fresh_rng().unwrap();
         let mut env = self.server.env(&mut rng);
         let row = env.rows().segment(&segment());
@@ -329,10 +340,14 @@ impl Running {
         view.add(needed, found.into_iter().next().unwrap());
         let stored = StoredHead::read(&view, &segment(), &env).unwrap().unwrap();
         let mut journal = Journal::of(stored);
-        let event = Event::Message(opaque(vec![content]));
-        journal
-            .append(&JournalKey::new([3; 32]), event, &mut env)
-            .unwrap();
+        for event in events {
+            let key = JournalKey::new([3; 32]);
+            journal.append(&key, event, &mut env).unwrap();
+        }
+        if closes {
+            journal.close();
+        }
+        let appended = journal.appended(&env);
         let (head, entries) = journal.into_next(&mut env).unwrap();
         let mut batch = Batch::default();
         head.lower(&mut batch);
@@ -340,8 +355,12 @@ impl Running {
             entry.puts(&mut batch);
         }
         self.server.engine.apply(batch).await.unwrap();
-        self.server.waits.wake(&[row]);
+        appended
     }
+}
+
+fn message(content: Vec<u8>) -> Event {
+    Event::Message(opaque(content))
 }
 
 fn segment() -> SegmentId {

@@ -1,0 +1,491 @@
+//! `FollowJournal`: an answer that goes on, in frames of one size. It reads the store when it
+//! begins, when it was not handed what was appended, and once in a while, in case a hint was lost.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use ds_domain::execution::Failure;
+use ds_domain::journal::read::{self, FollowJournal};
+use ds_domain::operation::{Charge, Level, UnsignedRead as _};
+use ds_domain::rows::Rows;
+use ds_domain::tokens::IdentifiedToken;
+use ds_domain::view::View;
+use futures::stream;
+use protocol::follow::{
+    FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_DELAY_MS, Pace,
+};
+use protocol::ids::Position;
+use protocol::operation::Operation;
+use protocol::{WIRE_VERSION, Wire as _};
+use serde::Deserialize;
+use tls_codec::Size as _;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
+
+use crate::load::{Busy, Place};
+use crate::server::Server;
+use crate::streams::{Append, Handed, MOST_WAITING, Topic, in_frames};
+
+/// The table `[streams]` of the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamSettings {
+    /// How long a stream goes on.
+    pub seconds: u32,
+    /// Between two frames of a live stream at most.
+    pub live_beat_ms: u32,
+    /// Between two frames of an even one.
+    pub even_beat_ms: u32,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            seconds: 300,
+            live_beat_ms: 15_000,
+            even_beat_ms: 1_000,
+        }
+    }
+}
+
+/// Why a stream does not begin.
+pub(crate) enum NoStream {
+    Busy(Busy),
+    Failed(Failure),
+}
+
+impl From<Failure> for NoStream {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Busy> for NoStream {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
+    }
+}
+
+/// A stream that goes on.
+struct Follower {
+    server: Arc<Server>,
+    request: FollowJournalRequest,
+    /// The first position that was not told yet.
+    next: Position,
+    /// The end that was told last, without entries.
+    end: FollowedStretch,
+    frame_len: usize,
+    /// Frames that are ready.
+    ready: VecDeque<Bytes>,
+    /// Appends that wait for a frame of an even stream.
+    waiting: VecDeque<Arc<Append>>,
+    /// There is something in the store that was not handed over.
+    looks: bool,
+    beats: u32,
+    beat: Interval,
+    /// Where other nodes write, too: when a live stream looks for that.
+    again: Option<Interval>,
+    over: Pin<Box<Sleep>>,
+    is_over: bool,
+    handed: broadcast::Receiver<Handed>,
+    _topic: Arc<Topic>,
+    /// As of a read that waits.
+    _seat: Arc<Notify>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Server {
+    /// Begins to tell what is appended to a segment.
+    pub(crate) async fn follow(
+        self: &Arc<Self>,
+        request: FollowJournalRequest,
+        offered: Vec<IdentifiedToken>,
+        place: Place<'_>,
+    ) -> Result<Body, NoStream> {
+        let rows = Rows(self.keys.rows());
+        let mut view = View::default();
+        let expected = self.look(&mut view, |view, env| {
+            read::expected(&request.segment, request.from, view, env)
+        });
+        let expected = self.of_something(expected.await)?;
+        let settings = self.settings.streams;
+        let beat_ms = match request.pace {
+            Pace::Live => settings.live_beat_ms,
+            Pace::Even => settings.even_beat_ms,
+        };
+        let beats = settings.seconds.saturating_mul(1_000) / beat_ms.max(1);
+        let frames = usize::try_from(beats).unwrap_or(usize::MAX);
+        let bytes = frames
+            .saturating_mul(expected.frame_len)
+            .saturating_add(expected.bytes);
+        let bucket = FollowJournal::bucket(&request, &rows);
+        self.draw(bucket, bytes, offered).await?;
+        let row = rows.segment(&request.segment);
+        // Before the store is read: from here on nothing is missed.
+        let (topic, handed) = self.streams.subscribe(row);
+        let first = self
+            .look(&mut View::default(), |view, env| {
+                FollowJournal::read(&request, view, env)
+            })
+            .await?;
+        drop(place);
+        let busy = Busy {
+            retry_after_ms: crate::load::BUSY_MS,
+        };
+        let seat = self.waits.subscribe(row, expected.waiting).ok_or(busy)?;
+        let place = self.load.stream()?;
+        let frame_len = expected.frame_len;
+        let mut follower = Follower {
+            server: Arc::clone(self),
+            next: first.first,
+            end: FollowedStretch {
+                entries: Vec::new(),
+                ..first.clone()
+            },
+            request,
+            frame_len,
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            looks: false,
+            beats: 0,
+            beat: interval(beat_ms).await,
+            again: match self.settings.look_again_ms {
+                Some(ms) => Some(interval(u32::try_from(ms).unwrap_or(u32::MAX)).await),
+                None => None,
+            },
+            over: Box::pin(tokio::time::sleep(Duration::from_secs(
+                settings.seconds.into(),
+            ))),
+            is_over: false,
+            handed,
+            _topic: topic,
+            _seat: seat,
+            _place: place,
+        };
+        let begun = FollowBegun {
+            version: WIRE_VERSION,
+            frame_len: u16::try_from(frame_len).unwrap_or(u16::MAX),
+            beat_ms,
+            lasts_ms: settings.seconds.saturating_mul(1_000),
+        };
+        let mut opening = begun.encode();
+        follower.tell(first);
+        let frames = follower.take_ready();
+        opening.extend_from_slice(&frames);
+        metrics::counter!("ds_streams_total").increment(1);
+        let frames = stream::unfold((Some(Bytes::from(opening)), follower), |state| async {
+            let (opening, mut follower) = state;
+            let piece = match opening {
+                Some(opening) => Some(opening),
+                None => follower.next().await,
+            };
+            piece.map(|piece| (Ok::<_, Infallible>(piece), (None, follower)))
+        });
+        Ok(Body::from_stream(frames))
+    }
+}
+
+/// Its first tick is over.
+async fn interval(ms: u32) -> Interval {
+    let mut interval = tokio::time::interval(Duration::from_millis(ms.max(1).into()));
+    // Whoever takes frames late gets none that belong to a time that is over.
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval.tick().await;
+    interval
+}
+
+/// What a look into the store makes ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tell {
+    /// A frame at least.
+    All,
+    /// Nothing where there is nothing new.
+    News,
+}
+
+/// What a live stream waits for.
+enum News {
+    Beat,
+    Again,
+    Handed(Result<Handed, RecvError>),
+    Over,
+}
+
+impl Follower {
+    /// The next frames. None: that was all.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.is_over && self.ready.is_empty() {
+                return None;
+            }
+            match self.request.pace {
+                Pace::Live => {
+                    if !self.ready.is_empty() {
+                        return Some(self.take_ready());
+                    }
+                    self.live().await;
+                }
+                Pace::Even => {
+                    self.even().await;
+                    if let Some(frame) = self.ready.pop_front() {
+                        return Some(frame);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Live: everything that is ready, together; even: a frame.
+    fn take_ready(&mut self) -> Bytes {
+        let first = self.ready.pop_front().unwrap_or_default();
+        if self.request.pace == Pace::Even || self.ready.is_empty() {
+            return first;
+        }
+        let mut frames = first.to_vec();
+        for frame in self.ready.drain(..) {
+            frames.extend_from_slice(&frame);
+        }
+        frames.into()
+    }
+
+    /// Makes something ready, or waits.
+    async fn live(&mut self) {
+        if self.looks {
+            return self.look(Tell::News).await;
+        }
+        let again = async {
+            match &mut self.again {
+                Some(again) => again.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        let server = Arc::clone(&self.server);
+        let news = tokio::select! {
+            biased;
+            () = server.shutdown.requested() => News::Over,
+            () = &mut self.over => News::Over,
+            _ = self.beat.tick() => News::Beat,
+            _ = again => News::Again,
+            handed = self.handed.recv() => News::Handed(handed),
+        };
+        match news {
+            News::Over => self.end(FrameKind::Over),
+            // It is looked for, whoever was to hand something over.
+            News::Beat => self.look(Tell::All).await,
+            News::Again => self.look(Tell::News).await,
+            News::Handed(handed) => {
+                if self.is_told(&handed) {
+                    return;
+                }
+                tokio::time::sleep(delay()).await;
+                self.handed(handed);
+                // What came meanwhile goes out with it.
+                while !self.looks && !self.is_over {
+                    match self.handed.try_recv() {
+                        Ok(handed) => self.handed(Ok(handed)),
+                        Err(TryRecvError::Lagged(by)) => self.handed(Err(RecvError::Lagged(by))),
+                        Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a hint says what was told already.
+    fn is_told(&self, handed: &Result<Handed, RecvError>) -> bool {
+        matches!(handed, Ok(Handed::Append(append)) if append.stretch.head.next <= self.next)
+    }
+
+    /// Live: makes ready what was handed over.
+    fn handed(&mut self, handed: Result<Handed, RecvError>) {
+        match handed {
+            Ok(Handed::Append(append)) if append.stretch.first == self.next => {
+                self.ready.push_back(append.frames(self.frame_len));
+                self.told(&append.stretch);
+            }
+            Ok(Handed::Append(append)) if append.stretch.head.next <= self.next => {}
+            // Something before it was not handed over.
+            Ok(Handed::Append(_) | Handed::Look) => self.looks = true,
+            Err(RecvError::Lagged(_) | RecvError::Closed) => self.end(FrameKind::Behind),
+        }
+    }
+
+    /// After the beat: makes one frame ready.
+    async fn even(&mut self) {
+        let server = Arc::clone(&self.server);
+        if self.is_over {
+            // The last frames come like all others.
+            tokio::select! {
+                () = server.shutdown.requested() => {}
+                _ = self.beat.tick() => {}
+            }
+            return;
+        }
+        let is_over = tokio::select! {
+            biased;
+            () = server.shutdown.requested() => true,
+            () = &mut self.over => true,
+            _ = self.beat.tick() => false,
+        };
+        if is_over {
+            return self.end(FrameKind::Over);
+        }
+        self.collect();
+        if self.is_over || !self.ready.is_empty() {
+            return;
+        }
+        if let Some(stretch) = self.gathered() {
+            return self.tell(stretch);
+        }
+        self.beats += 1;
+        let settings = &self.server.settings;
+        let look_ms = u64::from(settings.streams.live_beat_ms);
+        let look_ms = settings.look_again_ms.unwrap_or(look_ms);
+        let beats_ms = u64::from(self.beats) * u64::from(settings.streams.even_beat_ms);
+        if self.looks || beats_ms >= look_ms {
+            self.beats = 0;
+            self.look(Tell::All).await;
+        } else {
+            self.tell(self.end.clone());
+        }
+    }
+
+    /// Even: takes what was handed over.
+    fn collect(&mut self) {
+        loop {
+            let told_to = match self.waiting.back() {
+                Some(append) => append.stretch.head.next,
+                None => self.next,
+            };
+            match self.handed.try_recv() {
+                Ok(Handed::Append(append)) if append.stretch.head.next <= told_to => {}
+                Ok(Handed::Append(append))
+                    if append.stretch.first == told_to && self.waiting.len() < MOST_WAITING =>
+                {
+                    self.waiting.push_back(append);
+                }
+                Ok(Handed::Append(_) | Handed::Look) => self.looks = true,
+                Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
+                    return self.end(FrameKind::Behind);
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    /// Even: what waits, as much as fits into one frame, and one append at least.
+    fn gathered(&mut self) -> Option<FollowedStretch> {
+        let first = self.waiting.pop_front()?;
+        let mut stretch = first.stretch.clone();
+        let room = Frame::room(self.frame_len);
+        while let Some(append) = self.waiting.front() {
+            let more = append.stretch.entries.tls_serialized_len();
+            if stretch.tls_serialized_len() + more > room {
+                break;
+            }
+            let FollowedStretch {
+                head, step, closed, ..
+            } = &append.stretch;
+            (stretch.head, stretch.step, stretch.closed) = (head.clone(), *step, *closed);
+            stretch
+                .entries
+                .extend(append.stretch.entries.iter().cloned());
+            self.waiting.pop_front();
+        }
+        Some(stretch)
+    }
+
+    /// Makes ready what the store has beyond what was told.
+    async fn look(&mut self, tell: Tell) {
+        self.looks = false;
+        self.waiting.clear();
+        let server = Arc::clone(&self.server);
+        let Ok(_place) = server.load.place(Operation::FollowJournal) else {
+            return self.tell(self.end.clone());
+        };
+        let (segment, next) = (self.request.segment, self.next);
+        let mut view = View::default();
+        let found = server.look(&mut view, |view, env| {
+            read::stretch(&segment, next, view, env)
+        });
+        // Whoever reads on finds out why there is nothing.
+        let Ok(stretch) = found.await else {
+            return self.end(FrameKind::Over);
+        };
+        let is_news = !stretch.entries.is_empty() || stretch.closed == 1;
+        if tell == Tell::News && !is_news {
+            return;
+        }
+        if !stretch.entries.is_empty() {
+            let bucket = Rows(server.keys.rows()).segment_bucket(&segment);
+            let charge = Charge {
+                level: Level::Segment,
+                bucket,
+                bytes: stretch.tls_serialized_len(),
+            };
+            if server.charge(&[charge]).is_err() {
+                return self.end(FrameKind::Behind);
+            }
+        }
+        self.tell(stretch);
+    }
+
+    /// Makes a stretch ready.
+    fn tell(&mut self, stretch: FollowedStretch) {
+        let mut frames = in_frames(&stretch, self.frame_len);
+        match self.request.pace {
+            Pace::Live => self.ready.push_back(frames),
+            Pace::Even => {
+                while !frames.is_empty() {
+                    let frame = frames.split_to(self.frame_len.min(frames.len()));
+                    self.ready.push_back(frame);
+                }
+            }
+        }
+        self.told(&stretch);
+    }
+
+    /// A stretch is ready: goes on behind it.
+    fn told(&mut self, stretch: &FollowedStretch) {
+        let entries = u64::try_from(stretch.entries.len()).unwrap_or(u64::MAX);
+        self.next = Position(stretch.first.0.saturating_add(entries));
+        self.end = FollowedStretch {
+            first: self.next,
+            entries: Vec::new(),
+            head: stretch.head.clone(),
+            ..*stretch
+        };
+        let is_all = self.next >= stretch.head.next;
+        self.looks |= !is_all && !stretch.entries.is_empty();
+        if is_all && stretch.closed == 1 {
+            self.end(FrameKind::Over);
+        }
+    }
+
+    fn end(&mut self, kind: FrameKind) {
+        let outcome = match kind {
+            FrameKind::Behind => "behind",
+            _ => "over",
+        };
+        metrics::counter!("ds_streams_ended_total", "outcome" => outcome).increment(1);
+        let mut frame = Vec::new();
+        Frame::put_end(kind, self.frame_len, &mut frame);
+        self.ready.push_back(frame.into());
+        self.is_over = true;
+    }
+}
+
+/// A random time before an entry goes out. Without randomness, the longest.
+fn delay() -> Duration {
+    let most = u64::from(LONGEST_DELAY_MS);
+    let random = crypto::random::<2>().map_or(u64::from(u16::MAX), |random| {
+        u16::from_be_bytes(random).into()
+    });
+    Duration::from_micros(most * 1_000 * random / (u64::from(u16::MAX) + 1))
+}

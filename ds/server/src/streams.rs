@@ -1,0 +1,246 @@
+//! What is appended to a segment, handed to whoever follows it, as it was stored. A hint only: a
+//! follower looks into the store for what it was not handed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use bytes::Bytes;
+use ds_domain::rows::SegmentRow;
+use ds_domain::store::Stretch;
+use protocol::Wire as _;
+use protocol::follow::{FollowedStretch, Frame};
+use protocol::journal::{Entry, SignedHead};
+use tokio::sync::broadcast;
+
+/// So many appends wait for a follower: whoever is further behind is told so and reads.
+pub(crate) const MOST_WAITING: usize = 64;
+
+/// Bytes of appends that wait for followers, of the whole process. What comes beyond is read from
+/// the store.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// Segments that somebody follows.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    topics: Mutex<HashMap<SegmentRow, Weak<Topic>>>,
+    held: Arc<AtomicUsize>,
+}
+
+/// A segment that somebody follows.
+#[derive(Debug)]
+pub(crate) struct Topic(broadcast::Sender<Handed>);
+
+/// What a follower is handed.
+#[derive(Debug, Clone)]
+pub(crate) enum Handed {
+    /// What was appended.
+    Append(Arc<Append>),
+    /// Something was appended: it is in the store.
+    Look,
+}
+
+/// An append, as followers are told it. Encoded once for all of them.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub(crate) stretch: FollowedStretch,
+    frame_len: usize,
+    frames: OnceLock<Bytes>,
+    _held: Held,
+}
+
+impl Append {
+    /// In frames of this length.
+    pub(crate) fn frames(&self, frame_len: usize) -> Bytes {
+        let frames = || in_frames(&self.stretch, frame_len);
+        if frame_len == self.frame_len {
+            self.frames.get_or_init(frames).clone()
+        } else {
+            frames()
+        }
+    }
+}
+
+/// A stretch in frames.
+pub(crate) fn in_frames(stretch: &FollowedStretch, frame_len: usize) -> Bytes {
+    let mut frames = Vec::new();
+    Frame::put_stretch(&stretch.encode(), frame_len, &mut frames);
+    frames.into()
+}
+
+/// Bytes that wait, until dropped.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        show(self.of.fetch_sub(self.bytes, Ordering::Relaxed) - self.bytes);
+    }
+}
+
+fn show(held: usize) {
+    metrics::gauge!("ds_stream_bytes_waiting").set(held as f64);
+}
+
+fn len(entry: &Entry) -> usize {
+    match entry {
+        Entry::Handshake(row) | Entry::Message(row) => row.as_slice().len(),
+        Entry::Expired(hash) => hash.0.len(),
+    }
+}
+
+/// Beyond this number of segments, those that nobody follows any more are cleared out.
+const SWEEP_AT: usize = 4096;
+
+impl Streams {
+    /// From here on everything that is appended is handed over. The topic is to be kept as long.
+    pub(crate) fn subscribe(
+        &self,
+        segment: SegmentRow,
+    ) -> (Arc<Topic>, broadcast::Receiver<Handed>) {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        if topics.len() >= SWEEP_AT && topics.len().is_power_of_two() {
+            topics.retain(|_, topic| topic.strong_count() > 0);
+        }
+        if let Some(topic) = topics.get(&segment).and_then(Weak::upgrade) {
+            let handed = topic.0.subscribe();
+            return (topic, handed);
+        }
+        let (sender, handed) = broadcast::channel(MOST_WAITING);
+        let topic = Arc::new(Topic(sender));
+        topics.insert(segment, Arc::downgrade(&topic));
+        (topic, handed)
+    }
+
+    fn topic(&self, segment: &SegmentRow) -> Option<Arc<Topic>> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let topic = topics.get(segment)?.upgrade();
+        if topic.is_none() {
+            topics.remove(segment);
+        }
+        topic
+    }
+
+    /// Hands an append to whoever follows the segment; `sign` its end. Waits for nobody.
+    pub(crate) fn publish(
+        &self,
+        segment: &SegmentRow,
+        stretch: Option<Stretch>,
+        sign: impl FnOnce(&Stretch) -> Option<SignedHead>,
+    ) {
+        let Some(topic) = self.topic(segment) else {
+            return;
+        };
+        let handed = stretch.and_then(|stretch| {
+            let head = sign(&stretch)?;
+            self.hold(stretch, head)
+        });
+        // Whoever has gone meanwhile needs nothing.
+        let _ = topic.0.send(handed.map_or(Handed::Look, Handed::Append));
+    }
+
+    fn hold(&self, stretch: Stretch, head: SignedHead) -> Option<Arc<Append>> {
+        let entries: usize = stretch.entries.iter().map(len).sum();
+        // The entries, and their frames.
+        let bytes = 2 * entries + 2 * stretch.frame_len;
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held {
+            bytes,
+            of: Arc::clone(&self.held),
+        };
+        show(before + bytes);
+        (before + bytes <= MOST_BYTES).then(|| {
+            Arc::new(Append {
+                stretch: FollowedStretch {
+                    head,
+                    step: stretch.step,
+                    closed: u8::from(stretch.closed),
+                    first: stretch.first,
+                    entries: stretch.entries,
+                },
+                frame_len: stretch.frame_len,
+                frames: OnceLock::new(),
+                _held: held,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use crypto::journal::End;
+    use protocol::codec::opaque;
+    use protocol::ids::{ChainHead, Position, SegmentId, Step};
+
+    use super::*;
+
+    fn stretch(first: u64, len: usize) -> Stretch {
+        Stretch {
+            segment: SegmentId([1; 32]),
+            end: End {
+                generation: 0,
+                next: Position(first + 1),
+                chain: ChainHead([2; 32]),
+            },
+            step: Step(0),
+            closed: false,
+            first: Position(first),
+            entries: vec![Entry::Message(opaque(vec![3; len]))],
+            frame_len: 2_048,
+        }
+    }
+
+    fn signed(stretch: &Stretch) -> Option<SignedHead> {
+        Some(SignedHead {
+            generation: 0,
+            next: stretch.end.next,
+            chain: stretch.end.chain,
+            signature: [0; 64],
+        })
+    }
+
+    fn row(number: u8) -> SegmentRow {
+        let key = crypto::service_keys::RowKeys::from(&crypto::secret::Secret::new([7; 32]));
+        ds_domain::rows::Rows(&key).segment(&SegmentId([number; 32]))
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded_and_what_is_beyond_is_to_be_looked_for() {
+        let streams = Streams::default();
+        let mut followed = Vec::new();
+        // Of many segments, all followed by somebody who takes nothing.
+        for number in 0..20 {
+            let (topic, handed) = streams.subscribe(row(number));
+            for at in 0..2 * MOST_WAITING as u64 {
+                streams.publish(&row(number), Some(stretch(at, 60_000)), signed);
+                assert!(streams.held.load(Ordering::Relaxed) <= MOST_BYTES);
+            }
+            followed.push((topic, handed));
+        }
+        let (_, last) = followed.last_mut().unwrap();
+        assert!(matches!(
+            last.try_recv(),
+            Err(broadcast::error::TryRecvError::Lagged(_))
+        ));
+        assert!(matches!(last.try_recv(), Ok(Handed::Look)));
+        drop(followed);
+        assert_eq!(streams.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_segments_that_nobody_follows_any_more() {
+        let streams = Streams::default();
+        let followed: Vec<_> = (0..3)
+            .map(|number| streams.subscribe(row(number)))
+            .collect();
+        drop(followed);
+        for number in 0..3 {
+            streams.publish(&row(number), Some(stretch(0, 9)), |_| panic!("not signed"));
+        }
+        assert!(streams.topics.lock().unwrap().is_empty());
+    }
+}
