@@ -61,7 +61,6 @@ impl Engine {
         let fault = match self.take_stretch(&group, stretch) {
             Ok(Outcome::On { at_end }) => {
                 follower.at_end = at_end;
-                self.streams.failures = 0;
                 None
             }
             Ok(Outcome::NextSegment) => {

@@ -16,6 +16,8 @@ const STAGGER_MS: u64 = 2_000;
 /// After one that has failed, in half of this to this; twice as long each time.
 const FIRST_PAUSE_MS: u64 = 4_000;
 const LONGEST_PAUSE_MS: u64 = 5 * 60 * 1000;
+/// Failures of streams that went on for longer are no sign that there is none to be had.
+const LONG_MS: u64 = 60_000;
 
 /// What a client knows of its streams.
 #[derive(Default)]
@@ -24,7 +26,10 @@ pub(crate) struct Streams {
     pub(crate) pace: Option<Pace>,
     /// A stream whose client does something else meanwhile.
     pub(crate) parked: Option<Follower>,
-    pub(crate) failures: u32,
+    /// In succession, of streams that were short.
+    failures: u32,
+    /// When the last one was asked for, by the clock that nobody sets.
+    began_ms: u64,
     /// No stream begins before, by the clock that nobody sets.
     pub(crate) not_before_ms: u64,
 }
@@ -82,7 +87,8 @@ impl Streams {
         if let Some(follower) = parked.filter(|it| it.is_of(group)) {
             return (Some(follower), None);
         }
-        let is_time = SystemClock.monotonic_ms() >= self.not_before_ms;
+        let now_ms = SystemClock.monotonic_ms();
+        let is_time = now_ms >= self.not_before_ms;
         let request = self
             .pace
             .filter(|_| is_time)
@@ -96,6 +102,9 @@ impl Streams {
                     .rounded_down(),
                 pace,
             });
+        if request.is_some() {
+            self.began_ms = now_ms;
+        }
         (None, request)
     }
 
@@ -109,6 +118,10 @@ impl Streams {
     pub(crate) fn ended(&mut self, fault: Option<StreamFault>) -> Result<(), Error> {
         let [high, low] = crypto::random::<2>()?;
         let part = |whole: u64| whole * u64::from(u16::from_be_bytes([high, low])) / 65_536;
+        let now_ms = SystemClock.monotonic_ms();
+        if now_ms.saturating_sub(self.began_ms) > LONG_MS {
+            self.failures = 0;
+        }
         let pause_ms = match fault {
             None => {
                 self.failures = 0;
@@ -124,7 +137,7 @@ impl Streams {
                 longest / 2 + part(longest / 2)
             }
         };
-        self.not_before_ms = SystemClock.monotonic_ms().saturating_add(pause_ms);
+        self.not_before_ms = now_ms.saturating_add(pause_ms);
         Ok(())
     }
 }

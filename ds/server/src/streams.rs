@@ -204,8 +204,9 @@ mod tests {
     }
 
     fn row(number: u8) -> SegmentRow {
-        let key = crypto::service_keys::RowKeys::from(&crypto::secret::Secret::new([7; 32]));
-        ds_domain::rows::Rows(&key).segment(&SegmentId([number; 32]))
+        let keys = [&[1][..], &[3; 32], &[1], &[4; 32]].concat();
+        let keys = crypto::service_keys::ServiceKeys::from_file(&keys).unwrap();
+        ds_domain::rows::Rows(keys.rows()).segment(&SegmentId([number; 32]))
     }
 
     #[test]

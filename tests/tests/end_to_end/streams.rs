@@ -13,10 +13,10 @@ use end_to_end::{
     Liar, LogLevel, MUCH, Service, Stack, Told, User, device, device_with, group_with, patient,
     program,
 };
+use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::follow::FollowedStretch;
 use protocol::ids::{ChainHead, Position, SegmentId};
-use protocol::Wire as _;
 use protocol::journal::{Entry, ReadJournalRequest};
 use protocol::operation::Operation;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};

@@ -44,6 +44,8 @@ pub(crate) enum StreamFault {
     Malformed,
     /// The service has ended it: this client was too slow.
     Behind,
+    /// The service has ended it long before the time that it had announced.
+    Early,
     /// What it said is not in the journal that was read so far.
     Contradicts,
 }
@@ -57,6 +59,7 @@ impl StreamFault {
             Self::Broken => "broken",
             Self::Malformed => "malformed",
             Self::Behind => "behind",
+            Self::Early => "early",
             Self::Contradicts => "contradicts",
         }
     }
@@ -226,7 +229,13 @@ impl Stream {
             let frame = Frame::read(&frame).map_err(|_| StreamFault::Malformed)?;
             self.heard_ms = SystemClock.monotonic_ms();
             match frame.kind {
-                FrameKind::Over if self.stretch.is_empty() => return Ok(Some(Told::Over)),
+                FrameKind::Over if self.stretch.is_empty() => {
+                    let half_ms = u64::from(begun.lasts_ms) / 2 + GRACE_MS;
+                    return match self.heard_ms.saturating_add(half_ms) < self.over_ms {
+                        true => Err(StreamFault::Early),
+                        false => Ok(Some(Told::Over)),
+                    };
+                }
                 FrameKind::Behind => return Err(StreamFault::Behind),
                 FrameKind::Over => return Err(StreamFault::Malformed),
                 FrameKind::Part | FrameKind::Whole => {
