@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError};
-use crate::flows::follow::News;
+use crate::flows::news::News;
 
 /// Something that is done with the engine.
 pub(crate) type Job =

@@ -11,21 +11,11 @@ use protocol::journal::ReadJournalResponse;
 
 use crate::engine::Engine;
 use crate::error::{Error, refusals_can_wait};
-use crate::flows::news::Watch;
+use crate::flows::news::{News, Watch};
 use crate::flows::read::{Senders, Taken};
 use crate::net::streams::Follower;
 use crate::net::transport::stream::StreamFault;
 use crate::store::{Group, Segment, Status};
-
-/// What comes of waiting for news.
-pub(crate) enum News {
-    /// It is time to read journals; a stream goes on meanwhile.
-    Look(Option<Follower>),
-    /// A stream has told something.
-    Told(Box<Watch>, Follower, FollowedStretch),
-    /// A stream has ended: as announced, if there is no fault.
-    Ended(Option<StreamFault>),
-}
 
 impl Engine {
     /// Follows what has come. Where a wait goes on, it is answered.

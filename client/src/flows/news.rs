@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::follow::FollowJournalRequest;
+use protocol::follow::{FollowJournalRequest, FollowedStretch};
 use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
@@ -13,10 +13,10 @@ use rusqlite::Connection;
 
 use crate::engine::{Engine, Promised};
 use crate::error::Error;
-use crate::flows::follow::News;
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::net::streams::Follower;
 use crate::net::transport::Transport;
+use crate::net::transport::stream::StreamFault;
 use crate::store::{Group, Status, connection_stock, database, events, heads};
 
 /// How often a client that waits looks whether another process has had news.
@@ -40,6 +40,16 @@ pub(crate) struct Watch {
     front: Option<GroupId>,
     /// When other groups are read, by the clock that nobody sets.
     look_ms: u64,
+}
+
+/// What comes of waiting for news.
+pub(crate) enum News {
+    /// It is time to read journals; a stream goes on meanwhile.
+    Look(Option<Follower>),
+    /// A stream has told something.
+    Told(Box<Watch>, Follower, FollowedStretch),
+    /// A stream has ended: as announced, if there is no fault.
+    Ended(Option<StreamFault>),
 }
 
 impl Engine {

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
-use crate::follow::StreamSettings;
-use crate::limits::{LARGEST_ENTRY, LARGEST_TREE, LoadLimits};
+use crate::limits::{LARGEST_ENTRY, LARGEST_TREE, LoadLimits, StreamSettings};
 use crate::tokens::AllowanceLimits;
 
 /// See `sample.toml` for what each field means.

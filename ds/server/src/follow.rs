@@ -22,7 +22,6 @@ use protocol::follow::{
 use protocol::ids::Position;
 use protocol::operation::Operation;
 use protocol::{WIRE_VERSION, Wire as _};
-use serde::Deserialize;
 use tls_codec::Size as _;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
@@ -31,28 +30,6 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use crate::load::{Busy, Place};
 use crate::server::Server;
 use crate::streams::{Append, Handed, MOST_WAITING, Topic, in_frames};
-
-/// The table `[streams]` of the configuration file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StreamSettings {
-    /// How long a stream goes on.
-    pub seconds: u32,
-    /// Between two frames of a live stream at most.
-    pub live_beat_ms: u32,
-    /// Between two frames of an even one.
-    pub even_beat_ms: u32,
-}
-
-impl Default for StreamSettings {
-    fn default() -> Self {
-        Self {
-            seconds: 300,
-            live_beat_ms: 15_000,
-            even_beat_ms: 1_000,
-        }
-    }
-}
 
 /// Why a stream does not begin.
 pub(crate) enum NoStream {
@@ -270,9 +247,10 @@ impl Follower {
             biased;
             () = server.shutdown.requested() => News::Over,
             () = &mut self.over => News::Over,
+            // A frame that goes out is a beat, too.
+            handed = self.handed.recv() => News::Handed(handed),
             _ = self.beat.tick() => News::Beat,
             _ = again => News::Again,
-            handed = self.handed.recv() => News::Handed(handed),
         };
         match news {
             News::Over => self.end(FrameKind::Over),

@@ -28,8 +28,8 @@ mod tests;
 pub mod tokens;
 mod waits;
 
-pub use self::follow::StreamSettings;
 pub use self::init::init;
+pub use self::limits::StreamSettings;
 pub use self::routes::router;
 pub use self::run::{RunError, command, run};
 pub use self::server::{Allowed, Server, ServerSettings};

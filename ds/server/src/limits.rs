@@ -1,6 +1,8 @@
 //! Bounds that configuration sets: of what a request holds (`ds_domain::env::Limits`), and of what
 //! is done at once.
 
+use serde::Deserialize;
+
 /// Longest message or commit: an answer with one entry of a journal must pass the gateway, which
 /// takes 4 MiB, with its padding and what travels beside a commit.
 pub const LARGEST_ENTRY: usize = 3 * 512 * 1024;
@@ -45,5 +47,27 @@ impl LoadLimits {
     #[must_use]
     pub fn share_of(self, nodes: u32) -> Self {
         Self { nodes, ..self }
+    }
+}
+
+/// The table `[streams]` of the configuration file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamSettings {
+    /// How long a stream goes on.
+    pub seconds: u32,
+    /// Between two frames of a live stream at most.
+    pub live_beat_ms: u32,
+    /// Between two frames of an even one.
+    pub even_beat_ms: u32,
+}
+
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            seconds: 300,
+            live_beat_ms: 15_000,
+            even_beat_ms: 1_000,
+        }
     }
 }

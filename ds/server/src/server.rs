@@ -15,8 +15,7 @@ use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::agreed_clock::{AgreedClock, Now};
-use crate::follow::StreamSettings;
-use crate::limits::LoadLimits;
+use crate::limits::{LoadLimits, StreamSettings};
 use crate::load::Load;
 use crate::streams::Streams;
 use crate::tokens::{AllowanceLimits, Allowances, InFlight};
