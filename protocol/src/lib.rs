@@ -21,6 +21,7 @@ pub mod operation;
 pub mod padding;
 pub mod policy;
 pub mod problem;
+pub mod push;
 pub mod removal;
 pub mod reporting;
 pub mod request;

@@ -1,0 +1,209 @@
+//! From wake requests to pushes: opens handles, waits until their time has come, sends, and tries
+//! again what was not taken.
+//!
+//! A wake that waits is in memory only. One that is lost with the process costs a delay: clients
+//! read by their own clock too.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::push::{Address, Reason, Wake};
+use service::SharedClock;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+
+use crate::config::Config;
+use crate::devices::{DeviceError, Devices};
+use crate::keys::{DeviceId, Tag};
+use crate::senders::{self, Outcome, Senders};
+use crate::wakes::{Due, Wakes};
+
+/// Wake requests that wait to be opened.
+const MOST_REQUESTS: usize = 64;
+/// Without anything due it is looked again after so long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// More wake requests wait than are taken.
+#[derive(Debug)]
+pub(crate) struct Busy;
+
+pub(crate) struct Dispatcher {
+    devices: Arc<Devices>,
+    senders: Arc<Senders>,
+    clock: SharedClock,
+    wakes: Mutex<Wakes>,
+    is_earlier: Notify,
+    at_once: Arc<Semaphore>,
+    attempts: u32,
+    retry_ms: u64,
+    longest_retry_ms: u64,
+    requests: mpsc::Sender<Vec<Wake>>,
+}
+
+impl Dispatcher {
+    /// And what wake requests come out of.
+    pub(crate) fn new(
+        config: &Config,
+        devices: Arc<Devices>,
+        senders: Arc<Senders>,
+        clock: SharedClock,
+    ) -> (Arc<Self>, mpsc::Receiver<Vec<Wake>>) {
+        let (requests, waiting) = mpsc::channel(MOST_REQUESTS);
+        let sending = &config.sending;
+        let dispatcher = Self {
+            devices,
+            senders,
+            clock,
+            wakes: Mutex::new(Wakes::new(
+                config.pace,
+                sending.max_pending,
+                config.devices.records_per_address,
+            )),
+            is_earlier: Notify::new(),
+            at_once: Arc::new(Semaphore::new(sending.max_at_once.max(1))),
+            attempts: sending.attempts.max(1),
+            retry_ms: sending.retry_ms.max(1),
+            longest_retry_ms: sending.longest_retry_ms,
+            requests,
+        };
+        (Arc::new(dispatcher), waiting)
+    }
+
+    /// Takes wakes. Nothing of them is looked at before the answer.
+    pub(crate) fn accept(&self, wakes: Vec<Wake>) -> Result<(), Busy> {
+        match self.requests.try_send(wakes) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Err(Busy),
+        }
+    }
+
+    pub(crate) fn awake(&self, device: DeviceId, tag: Option<Tag>, seconds: u16) {
+        let now_ms = self.clock.monotonic_ms();
+        self.wakes().awake(device, tag, seconds, now_ms);
+        self.is_earlier.notify_one();
+    }
+
+    /// Opens wake requests as they come.
+    pub(crate) async fn open(self: Arc<Self>, mut waiting: mpsc::Receiver<Vec<Wake>>) {
+        while let Some(wakes) = waiting.recv().await {
+            let opener = Arc::clone(&self);
+            let opened = spawn_blocking(move || opener.open_all(&wakes)).await;
+            if !matches!(opened, Ok(Ok(()))) {
+                tracing::error!("wakes could not be looked up");
+            }
+            self.is_earlier.notify_one();
+        }
+    }
+
+    fn open_all(&self, wakes: &[Wake]) -> Result<(), DeviceError> {
+        for wake in wakes {
+            let label = match self.devices.reach(wake)? {
+                Ok(reachable) => {
+                    let chance = u64::from_be_bytes(crypto::random()?);
+                    let is_decoy = wake.reason == Reason::Decoy;
+                    let now_ms = self.clock.monotonic_ms();
+                    self.wakes()
+                        .ask(reachable, wake.delay_ms, is_decoy, now_ms, chance)
+                        .label()
+                }
+                Err(dropped) => dropped.label(),
+            };
+            metrics::counter!("push_wakes_total", "outcome" => label).increment(1);
+        }
+        Ok(())
+    }
+
+    /// Sends what is due, for good.
+    pub(crate) async fn send(self: Arc<Self>) {
+        loop {
+            let now_ms = self.clock.monotonic_ms();
+            let (due, next_ms, waiting) = {
+                let mut wakes = self.wakes();
+                (wakes.take_due(now_ms), wakes.next_due_ms(), wakes.waiting())
+            };
+            metrics::gauge!("push_waiting").set(waiting as f64);
+            let Some(due) = due else {
+                let wait = next_ms.map_or(IDLE, |next_ms| {
+                    Duration::from_millis(next_ms.saturating_sub(now_ms)).min(IDLE)
+                });
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.is_earlier.notified() => {}
+                }
+                continue;
+            };
+            let Ok(place) = Arc::clone(&self.at_once).acquire_owned().await else {
+                return;
+            };
+            let sender = Arc::clone(&self);
+            tokio::spawn(async move {
+                sender.push(due).await;
+                drop(place);
+            });
+        }
+    }
+
+    pub(crate) fn tidy(&self) {
+        self.wakes().tidy(self.clock.monotonic_ms());
+    }
+
+    async fn push(&self, due: Due) {
+        let Some(address) = self.address(&due).await else {
+            return;
+        };
+        let kind = senders::label(&address);
+        let outcome = self.senders.send(&address, self.clock.now_unix_ms()).await;
+        metrics::counter!("push_sent_total", "sender" => kind, "outcome" => outcome.label())
+            .increment(1);
+        match outcome {
+            Outcome::Sent | Outcome::Refused => {}
+            Outcome::Gone => self.drop_address(due).await,
+            Outcome::Later(after_ms) => self.try_again(due, after_ms),
+        }
+    }
+
+    /// The address, if one of the records still has it.
+    async fn address(&self, due: &Due) -> Option<Address> {
+        for &device in &due.devices {
+            let (devices, tag) = (Arc::clone(&self.devices), due.tag);
+            match spawn_blocking(move || devices.address(device, tag)).await {
+                Ok(Ok(Some(address))) => return Some(address),
+                Ok(Ok(None)) => {}
+                _ => tracing::error!("a device could not be looked up"),
+            }
+        }
+        None
+    }
+
+    /// Of every record that stood behind the push. Others with the same address find out by
+    /// themselves.
+    async fn drop_address(&self, due: Due) {
+        let devices = Arc::clone(&self.devices);
+        let dropping = move || {
+            due.devices
+                .iter()
+                .try_for_each(|device| devices.drop_address(*device, due.tag))
+        };
+        if !matches!(spawn_blocking(dropping).await, Ok(Ok(()))) {
+            tracing::error!("an address that is gone could not be dropped");
+        }
+    }
+
+    fn try_again(&self, due: Due, after_ms: Option<u64>) {
+        if due.tried.saturating_add(1) >= self.attempts {
+            metrics::counter!("push_given_up_total").increment(1);
+            return;
+        }
+        // The service's wish counts, but does not hold a wake for ever.
+        let own_ms = self.retry_ms.saturating_mul(1 << due.tried.min(16));
+        let after_ms = after_ms.unwrap_or(0).max(own_ms).min(self.longest_retry_ms);
+        self.wakes()
+            .retry(due, after_ms, self.clock.monotonic_ms());
+        self.is_earlier.notify_one();
+    }
+
+    fn wakes(&self) -> MutexGuard<'_, Wakes> {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
