@@ -143,7 +143,10 @@ mod tests {
 
     #[test]
     fn only_listed_hosts_are_asked_and_only_by_https() {
-        let hosts = hosts(&["push.example", ".notify.example", "hook.example:8443"], false);
+        let hosts = hosts(
+            &["push.example", ".notify.example", "hook.example:8443"],
+            false,
+        );
         for url in [
             "https://push.example/a/b?c=d",
             "https://PUSH.example:443/",

@@ -205,7 +205,9 @@ impl Devices {
                 self.check_address(store, &self.keys.row(device), &record)?;
             }
             DeviceAct::SetConsent(consent) => record.consent = checked(consent)?,
-            DeviceAct::IssueHandles(count) => answer.0.handles = self.issue(device, &mut record, count)?,
+            DeviceAct::IssueHandles(count) => {
+                answer.0.handles = self.issue(device, &mut record, count)?
+            }
             DeviceAct::RevokeHandles(handles) => self.revoke(device, &mut record, &handles)?,
             DeviceAct::RevokeAllHandles(_) => {
                 record.generation = record.generation.wrapping_add(1);

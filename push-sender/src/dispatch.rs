@@ -198,8 +198,7 @@ impl Dispatcher {
         // The service's wish counts, but does not hold a wake for ever.
         let own_ms = self.retry_ms.saturating_mul(1 << due.tried.min(16));
         let after_ms = after_ms.unwrap_or(0).max(own_ms).min(self.longest_retry_ms);
-        self.wakes()
-            .retry(due, after_ms, self.clock.monotonic_ms());
+        self.wakes().retry(due, after_ms, self.clock.monotonic_ms());
         self.is_earlier.notify_one();
     }
 

@@ -57,11 +57,7 @@ pub async fn init(config: Config) -> Result<String, PushError> {
 /// Opens the store, if it is whole, and belongs to the key file that is there.
 pub(crate) fn open(config: &Config) -> Result<(Store, Keys), PushError> {
     let data = &config.data_directory;
-    Unfinished::check(
-        &data.with_extension(UNFINISHED),
-        PROGRAM,
-        &places(config),
-    )?;
+    Unfinished::check(&data.with_extension(UNFINISHED), PROGRAM, &places(config))?;
     let key = secret_file::load(&config.key_file, KEY_LEN).map_err(|error| {
         if error.is_missing() {
             PushError::Refused(Refusal::NoKeyFile {

@@ -58,10 +58,10 @@ use devices::Devices;
 use dispatch::Dispatcher;
 pub use founding::init;
 
-pub use senders::{KeyFileError, SenderError};
 use senders::Senders;
-use services::Services;
+pub use senders::{KeyFileError, SenderError};
 pub use services::PUSH_AUTHORIZATION;
+use services::Services;
 pub use store::StoreError;
 
 /// The name of the binary.

@@ -95,9 +95,9 @@ impl From<NotTaken> for Problem {
                 format!("{PROBLEM_PREFIX}delivery-service-only"),
                 "Wakes are taken from listed delivery services only",
             ),
-            NotTaken::TooMany { retry_after_s } => Self::from(&DeviceError::TooMany {
-                retry_after_s,
-            }),
+            NotTaken::TooMany { retry_after_s } => {
+                Self::from(&DeviceError::TooMany { retry_after_s })
+            }
         }
     }
 }

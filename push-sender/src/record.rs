@@ -64,7 +64,9 @@ impl Record {
 
 /// A record could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
-#[error("a device's record cannot be sealed or opened: the key file is another one, or the row is damaged")]
+#[error(
+    "a device's record cannot be sealed or opened: the key file is another one, or the row is damaged"
+)]
 pub(crate) struct SealError;
 
 fn place(device: &DeviceId) -> Place<'_> {

@@ -75,10 +75,12 @@ impl Store {
         founding::inspect(directory, PROGRAM, &[FILE])?;
         let store = Self::connect(directory, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(
             |error| match error {
-                StoreError::Engine(code) if code.contains("DatabaseBusy") => Refusal::InUse {
-                    path: directory.to_owned(),
+                StoreError::Engine(code) if code == format!("{:?}", ErrorCode::DatabaseBusy) => {
+                    Refusal::InUse {
+                        path: directory.to_owned(),
+                    }
+                    .into()
                 }
-                .into(),
                 StoreError::Engine(what) => Refusal::Damaged {
                     path: directory.join(FILE),
                     what,
@@ -110,6 +112,8 @@ impl Store {
             directory.join(FILE),
             flags | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
+        // One process has it for good: there is nothing to wait for.
+        db.busy_timeout(std::time::Duration::ZERO)?;
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
@@ -142,7 +146,8 @@ impl Store {
     }
 
     pub(crate) fn put(&self, name: &[u8; 32], row: &Row) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO devices (name, tag, week, sealed) VALUES (?1, ?2, ?3, ?4)";
+        let sql =
+            "INSERT OR REPLACE INTO devices (name, tag, week, sealed) VALUES (?1, ?2, ?3, ?4)";
         let mut statement = self.db.prepare_cached(sql)?;
         statement.execute(params![name, row.tag, row.week, row.sealed])?;
         Ok(())

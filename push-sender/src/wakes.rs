@@ -95,8 +95,8 @@ impl Wakes {
         let (interval_ms, jitter_ms) = self.pace_of(pace);
         let last_ms = self.woken.get(&tag).copied();
         if is_decoy {
-            let is_woken_lately = last_ms
-                .is_some_and(|last| now_ms < last.saturating_add(self.pace.batched_ms));
+            let is_woken_lately =
+                last_ms.is_some_and(|last| now_ms < last.saturating_add(self.pace.batched_ms));
             if is_woken_lately || self.pending.contains_key(&tag) {
                 return Asked::Needless;
             }

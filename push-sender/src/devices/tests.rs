@@ -44,13 +44,19 @@ fn open(directory: &Path, clock: &Arc<MovedClock>) -> Devices {
         _ => false,
     };
     let clock = Arc::clone(clock) as SharedClock;
-    Devices::new(store, Keys::new(&KEY), clock, settings(), Box::new(is_taken))
+    Devices::new(
+        store,
+        Keys::new(&KEY),
+        clock,
+        settings(),
+        Box::new(is_taken),
+    )
 }
 
 fn kit() -> Kit {
     let directory = tempfile::tempdir().unwrap();
     Store::create(directory.path(), &bound(&KEY)).unwrap();
-    let clock = Arc::new(MovedClock::at(3000 * WEEK_MS));
+    let clock = MovedClock::at(3000 * WEEK_MS);
     Kit {
         devices: open(directory.path(), &clock),
         clock,
@@ -169,10 +175,14 @@ fn a_handle_wakes_its_device_and_goes_on_when_the_device_has_another_address() {
     let mut alice = kit.registered("old", 0);
     let handle = kit.handle(&mut alice);
     let it = kit.reach(handle).unwrap();
-    assert!(reached("old")(kit.devices.address(it.device, it.tag).unwrap()));
+    assert!(reached("old")(
+        kit.devices.address(it.device, it.tag).unwrap()
+    ));
     kit.act(&mut alice, registration("new", 0)).unwrap();
     let moved = kit.reach(handle).unwrap();
-    assert!(reached("new")(kit.devices.address(moved.device, moved.tag).unwrap()));
+    assert!(reached("new")(
+        kit.devices.address(moved.device, moved.tag).unwrap()
+    ));
     assert!(
         kit.devices.address(it.device, it.tag).unwrap().is_none(),
         "a wake that waited for the old address is not sent to the new one in its place"
@@ -188,13 +198,20 @@ fn nobody_can_turn_a_handle_to_another_device() {
 
     let mut mallory = kit.registered("mallory", 0);
     // Under her own key he can't sign; his own acts concern his own record, also with her handle.
-    let forged = signed(&mallory.key, alice.key.public(), 99, registration("mallory", 0));
+    let forged = signed(
+        &mallory.key,
+        alice.key.public(),
+        99,
+        registration("mallory", 0),
+    );
     assert!(matches!(
         kit.devices.act(&forged),
         Err(DeviceError::Signature)
     ));
-    kit.act(&mut mallory, DeviceAct::RevokeHandles(vec![handle])).unwrap();
-    kit.act(&mut mallory, DeviceAct::RevokeAllHandles(NoMore {})).unwrap();
+    kit.act(&mut mallory, DeviceAct::RevokeHandles(vec![handle]))
+        .unwrap();
+    kit.act(&mut mallory, DeviceAct::RevokeAllHandles(NoMore {}))
+        .unwrap();
     kit.act(&mut mallory, registration("elsewhere", 0)).unwrap();
     kit.act(&mut mallory, DeviceAct::Remove(NoMore {})).unwrap();
     assert_eq!(kit.reach(handle), Ok(of_alice));
@@ -215,7 +232,9 @@ fn a_request_that_is_sent_again_has_no_second_effect() {
         Err(DeviceError::Stale { last: 3 })
     ));
     let it = kit.reach(handle).unwrap();
-    assert!(reached("second")(kit.devices.address(it.device, it.tag).unwrap()));
+    assert!(reached("second")(
+        kit.devices.address(it.device, it.tag).unwrap()
+    ));
 }
 
 #[test]
@@ -223,10 +242,12 @@ fn a_handle_that_was_ended_wakes_nobody_and_the_others_go_on() {
     let kit = kit();
     let mut alice = kit.registered("alice", 0);
     let (of_left_group, other) = (kit.handle(&mut alice), kit.handle(&mut alice));
-    kit.act(&mut alice, DeviceAct::RevokeHandles(vec![of_left_group])).unwrap();
+    kit.act(&mut alice, DeviceAct::RevokeHandles(vec![of_left_group]))
+        .unwrap();
     assert_eq!(kit.reach(of_left_group), Err(Dropped::Revoked));
     assert!(kit.reach(other).is_ok());
-    kit.act(&mut alice, DeviceAct::RevokeAllHandles(NoMore {})).unwrap();
+    kit.act(&mut alice, DeviceAct::RevokeAllHandles(NoMore {}))
+        .unwrap();
     assert_eq!(kit.reach(other), Err(Dropped::Revoked));
     assert!(kit.reach(kit.handle(&mut alice)).is_ok());
 }
@@ -267,7 +288,8 @@ fn decoys_wake_only_who_agreed() {
         Err(Dropped::NoConsent)
     );
     assert!(kit.reach(second).is_ok());
-    kit.act(&mut agrees, DeviceAct::SetConsent(consent(0))).unwrap();
+    kit.act(&mut agrees, DeviceAct::SetConsent(consent(0)))
+        .unwrap();
     assert_eq!(kit.reach_for(first, Reason::Decoy), Err(Dropped::NoConsent));
 }
 
@@ -286,11 +308,15 @@ fn what_one_device_can_have_is_bounded() {
     let refused = kit.act(&mut alice, DeviceAct::RevokeHandles(handles[..6].to_vec()));
     assert!(matches!(refused, Err(DeviceError::TooManyRevoked)));
     assert!(kit.reach(handles[0]).is_ok(), "refused as a whole");
-    kit.act(&mut alice, DeviceAct::RevokeHandles(handles[..5].to_vec())).unwrap();
+    kit.act(&mut alice, DeviceAct::RevokeHandles(handles[..5].to_vec()))
+        .unwrap();
     kit.clock.advance(WEEK_MS);
     kit.act(&mut alice, DeviceAct::IssueHandles(45)).unwrap();
     let mut tried = 0;
-    while kit.act(&mut alice, DeviceAct::SetConsent(consent(0))).is_ok() {
+    while kit
+        .act(&mut alice, DeviceAct::SetConsent(consent(0)))
+        .is_ok()
+    {
         tried += 1;
     }
     assert!(tried <= 100, "requests of an hour");
@@ -304,7 +330,8 @@ fn an_address_has_a_bounded_number_of_records_and_so_has_everybody_together() {
     let refused = kit.act(&mut one_more, registration("same", 0));
     assert!(matches!(refused, Err(DeviceError::AddressInUse)));
     kit.act(&mut owners[0], registration("same", 0)).unwrap();
-    kit.act(&mut owners[1], DeviceAct::Remove(NoMore {})).unwrap();
+    kit.act(&mut owners[1], DeviceAct::Remove(NoMore {}))
+        .unwrap();
     kit.act(&mut one_more, registration("same", 0)).unwrap();
     let tags: std::collections::BTreeSet<Tag> = [0, 2]
         .map(|it| {
@@ -371,7 +398,10 @@ fn an_address_that_is_gone_is_dropped_and_another_one_takes_up_the_handles() {
     let it = kit.reach(handle).unwrap();
     kit.act(&mut alice, registration("moved", 0)).unwrap();
     kit.devices.drop_address(it.device, it.tag).unwrap();
-    assert!(kit.reach(handle).is_ok(), "what is gone is the address before");
+    assert!(
+        kit.reach(handle).is_ok(),
+        "what is gone is the address before"
+    );
     let it = kit.reach(handle).unwrap();
     kit.devices.drop_address(it.device, it.tag).unwrap();
     assert_eq!(kit.reach(handle), Err(Dropped::NoDevice));
@@ -384,7 +414,8 @@ fn what_was_registered_is_there_after_a_restart_and_only_under_its_key() {
     let kit = kit();
     let mut alice = kit.registered("alice", 1);
     let (ended, handle) = (kit.handle(&mut alice), kit.handle(&mut alice));
-    kit.act(&mut alice, DeviceAct::RevokeHandles(vec![ended])).unwrap();
+    kit.act(&mut alice, DeviceAct::RevokeHandles(vec![ended]))
+        .unwrap();
     let kit = kit.reopened();
     assert!(kit.reach_for(handle, Reason::Decoy).is_ok());
     assert_eq!(kit.reach(ended), Err(Dropped::Revoked));
@@ -417,8 +448,21 @@ fn who_was_not_here_for_long_is_forgotten() {
     let idle = u64::from(settings().idle_weeks);
     kit.clock.advance(idle * WEEK_MS);
     assert_eq!(kit.devices.tidy().unwrap(), 2);
-    kit.act(&mut bob, DeviceAct::SetConsent(consent(0))).unwrap();
+    kit.act(&mut bob, DeviceAct::SetConsent(consent(0)))
+        .unwrap();
     kit.clock.advance(WEEK_MS);
     assert_eq!(kit.devices.tidy().unwrap(), 1);
     assert!(kit.act(&mut bob, DeviceAct::IssueHandles(1)).is_ok());
+}
+
+#[test]
+fn a_store_that_is_open_is_not_opened_again() {
+    let kit = kit();
+    let second = Store::open(kit.directory.path(), &bound(&KEY));
+    assert!(matches!(
+        second,
+        Err(StoreError::Refused(
+            service::founding::Refusal::InUse { .. }
+        ))
+    ));
 }

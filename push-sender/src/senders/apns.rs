@@ -113,7 +113,9 @@ impl Apns {
     /// The same for all devices of an app.
     fn payload(&self) -> Value {
         match &self.alert_title_key {
-            Some(key) => json!({ "aps": { "alert": { "title-loc-key": key }, "mutable-content": 1 } }),
+            Some(key) => {
+                json!({ "aps": { "alert": { "title-loc-key": key }, "mutable-content": 1 } })
+            }
             None => json!({ "aps": { "content-available": 1 } }),
         }
     }
@@ -146,9 +148,8 @@ fn reason(answer: &Answer) -> String {
 
 fn outcome(answer: &Answer) -> Result<Outcome, Failure> {
     Ok(match (answer.status, reason(answer).as_str()) {
-        (StatusCode::GONE, _) | (StatusCode::BAD_REQUEST, "BadDeviceToken" | "DeviceTokenNotForTopic") => {
-            Outcome::Gone
-        }
+        (StatusCode::GONE, _)
+        | (StatusCode::BAD_REQUEST, "BadDeviceToken" | "DeviceTokenNotForTopic") => Outcome::Gone,
         (StatusCode::FORBIDDEN, _) => return Err(Failure::Credentials),
         (status, _) if status.is_success() => Outcome::Sent,
         (status, _) => Outcome::of_failure(status, answer),

@@ -171,8 +171,8 @@ impl Fcm {
         if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS {
             return Err(Failure::Credentials);
         }
-        let given: Access = serde_json::from_slice(&answer.body)
-            .map_err(|_| crate::outbound::Unreachable)?;
+        let given: Access =
+            serde_json::from_slice(&answer.body).map_err(|_| crate::outbound::Unreachable)?;
         let value = HeaderValue::try_from(format!("Bearer {}", given.access_token));
         let mut value = value.map_err(http::Error::from)?;
         value.set_sensitive(true);

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// A key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the signature key is not of the kind that is needed, or cannot sign")]
-pub struct KeyError;
+pub(super) struct KeyError;
 
 /// What signs.
 pub(crate) enum SigningKey {
@@ -62,8 +62,13 @@ impl SigningKey {
                 .to_vec(),
             Self::Rs256(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature)
-                    .map_err(|_| KeyError)?;
+                key.sign(
+                    &RSA_PKCS1_SHA256,
+                    &random,
+                    signed.as_bytes(),
+                    &mut signature,
+                )
+                .map_err(|_| KeyError)?;
                 signature
             }
         };

@@ -26,7 +26,9 @@ pub(crate) use web_push::make_vapid_key;
 /// Why the senders could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SenderError {
-    #[error("an entry of `hosts` is not a host, host:port or .domain, or an endpoint is no https URL")]
+    #[error(
+        "an entry of `hosts` is not a host, host:port or .domain, or an endpoint is no https URL"
+    )]
     Hosts,
     #[error("`contact` of Web Push must begin with mailto: or https:")]
     Contact,
@@ -82,7 +84,10 @@ impl Senders {
     /// Whether there is a sender for `address`, and it is of the form that one takes.
     pub(crate) fn takes(&self, address: &Address) -> bool {
         match address {
-            Address::WebPush(it) => self.web_push.as_ref().is_some_and(|sender| sender.takes(it)),
+            Address::WebPush(it) => self
+                .web_push
+                .as_ref()
+                .is_some_and(|sender| sender.takes(it)),
             Address::Webhook(it) => self.webhook.as_ref().is_some_and(|sender| sender.takes(it)),
             Address::Apns(it) => app(&self.apns, it).is_some() && apns::is_token(&it.token),
             Address::Fcm(it) => app(&self.fcm, it).is_some() && fcm::is_token(&it.token),

@@ -93,10 +93,11 @@ impl WebPush {
         address: &WebPushAddress,
         now_unix_ms: u64,
     ) -> Result<Outcome, Failure> {
-        let uri = self.hosts.check(text(&address.endpoint).ok_or(Failure::Text)?)?;
+        let uri = self
+            .hosts
+            .check(text(&address.endpoint).ok_or(Failure::Text)?)?;
         let authorization = self.authorization(&uri, now_unix_ms / 1000)?;
-        let message =
-            encryption::encrypt(address.p256dh.as_slice(), &address.auth, &[], PADDING)?;
+        let message = encryption::encrypt(address.p256dh.as_slice(), &address.auth, &[], PADDING)?;
         let request = Request::post(uri)
             .header(AUTHORIZATION, authorization)
             .header("ttl", self.ttl_seconds)
