@@ -138,18 +138,14 @@ pub enum DeviceAct {
     RevokeHandles(Vec<Handle>),
     /// Ends every handle that is out.
     #[tls_codec(discriminant = 5)]
-    RevokeAllHandles(NoMore),
+    RevokeAllHandles,
     /// Ends the record, and every handle with it.
     #[tls_codec(discriminant = 6)]
-    Remove(NoMore),
+    Remove,
     /// No push for so many seconds, at most [`MAX_AWAKE_SECONDS`]. 0: it sleeps again.
     #[tls_codec(discriminant = 7)]
     Awake(u16),
 }
-
-/// Nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct NoMore {}
 
 /// What the owner of a record signs.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]

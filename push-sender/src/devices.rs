@@ -209,11 +209,11 @@ impl Devices {
                 answer.0.handles = self.issue(device, &mut record, count)?
             }
             DeviceAct::RevokeHandles(handles) => self.revoke(device, &mut record, &handles)?,
-            DeviceAct::RevokeAllHandles(_) => {
+            DeviceAct::RevokeAllHandles => {
                 record.generation = record.generation.wrapping_add(1);
                 record.revoked.clear();
             }
-            DeviceAct::Remove(_) => {
+            DeviceAct::Remove => {
                 store.remove(&self.keys.row(device))?;
                 return Ok(answer);
             }

@@ -120,6 +120,24 @@ const RULES: &[Rule] = &[
         reason: "it knows accounts, so it must know nothing of what they do; it signs with AWS-LC alone",
     },
     Rule {
+        package: "push-sender",
+        ours: Ours::Only(&[
+            "mimimi-basis",
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "service",
+        ]),
+        never: &[
+            "ohttp",
+            "bhttp",
+            "openmls",
+            "rocksdb",
+            "tokio-postgres",
+            "reqwest",
+        ],
+        reason: "it knows devices, so it must know nothing of groups; it asks nobody but push services",
+    },
+    Rule {
         package: "ds-domain",
         ours: Ours::Only(&["mimimi-protocol", "mimimi-crypto", "mimimi-mls-rules"]),
         never: &[

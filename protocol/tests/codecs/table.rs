@@ -12,6 +12,7 @@ use protocol::join::*;
 use protocol::journal::*;
 use protocol::key_packages::*;
 use protocol::policy::*;
+use protocol::push::*;
 use protocol::removal::RemovalReason;
 use protocol::reporting::*;
 use protocol::request::{Sender, SignedRequest};
@@ -212,7 +213,17 @@ wire_types! {
             version, occasion, certificate, salt, holder_key, recipient_key, day, greeting
         }
         SignedIntroduction { introduction, signature }
-        AbuseReport { version, reason, account_token_digest, evidence, signature };
+        AbuseReport { version, reason, account_token_digest, evidence, signature }
+        WebPushAddress { endpoint, p256dh, auth }
+        WebhookAddress { url, secret }
+        AppAddress { app, token }
+        Consent { pace, decoys }
+        Registration { address, consent }
+        DeviceRequestTbs { version, owner_key, number, act }
+        DeviceRequest { request, signature }
+        DeviceResponse { handles }
+        Wake { handle, reason, delay_ms }
+        WakeRequest { version, wakes };
     enums:
         Sender { Leaf(LeafIndex), Key(VLBytes) }
         GroupKind { Group, Connection, SingleUser }
@@ -225,6 +236,15 @@ wire_types! {
         RemovalReason { Inactive(Week), NeverCame, OwnWish }
         Standing { Active, Inactive, Muted, Banned }
         Occasion { Request, Answer }
-        ReportReason { Spam, Abuse, Other };
+        ReportReason { Spam, Abuse, Other }
+        Address {
+            WebPush(WebPushAddress), Webhook(WebhookAddress), Apns(AppAddress), Fcm(AppAddress)
+        }
+        Pace { Prompt, Batched }
+        DeviceAct {
+            Register(Registration), SetConsent(Consent), IssueHandles(u16),
+            RevokeHandles(Vec<Handle>), RevokeAllHandles, Remove, Awake(u16)
+        }
+        Reason { News, Decoy };
     others: Operation WireSecret Padded<24>;
 }

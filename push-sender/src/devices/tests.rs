@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
-use protocol::push::{NoMore, WebhookAddress};
+use protocol::push::WebhookAddress;
 use service::MovedClock;
 use service::founding::BoundKey;
 
@@ -210,10 +210,9 @@ fn nobody_can_turn_a_handle_to_another_device() {
     ));
     kit.act(&mut mallory, DeviceAct::RevokeHandles(vec![handle]))
         .unwrap();
-    kit.act(&mut mallory, DeviceAct::RevokeAllHandles(NoMore {}))
-        .unwrap();
+    kit.act(&mut mallory, DeviceAct::RevokeAllHandles).unwrap();
     kit.act(&mut mallory, registration("elsewhere", 0)).unwrap();
-    kit.act(&mut mallory, DeviceAct::Remove(NoMore {})).unwrap();
+    kit.act(&mut mallory, DeviceAct::Remove).unwrap();
     assert_eq!(kit.reach(handle), Ok(of_alice));
     let address = kit.devices.address(of_alice.device, of_alice.tag).unwrap();
     assert!(reached("alice")(address));
@@ -246,8 +245,7 @@ fn a_handle_that_was_ended_wakes_nobody_and_the_others_go_on() {
         .unwrap();
     assert_eq!(kit.reach(of_left_group), Err(Dropped::Revoked));
     assert!(kit.reach(other).is_ok());
-    kit.act(&mut alice, DeviceAct::RevokeAllHandles(NoMore {}))
-        .unwrap();
+    kit.act(&mut alice, DeviceAct::RevokeAllHandles).unwrap();
     assert_eq!(kit.reach(other), Err(Dropped::Revoked));
     assert!(kit.reach(kit.handle(&mut alice)).is_ok());
 }
@@ -257,7 +255,7 @@ fn a_device_that_was_removed_is_not_woken_by_any_handle() {
     let kit = kit();
     let mut alice = kit.registered("alice", 0);
     let handle = kit.handle(&mut alice);
-    kit.act(&mut alice, DeviceAct::Remove(NoMore {})).unwrap();
+    kit.act(&mut alice, DeviceAct::Remove).unwrap();
     assert_eq!(kit.reach(handle), Err(Dropped::NoDevice));
     assert!(matches!(
         kit.act(&mut alice, DeviceAct::IssueHandles(1)),
@@ -330,8 +328,7 @@ fn an_address_has_a_bounded_number_of_records_and_so_has_everybody_together() {
     let refused = kit.act(&mut one_more, registration("same", 0));
     assert!(matches!(refused, Err(DeviceError::AddressInUse)));
     kit.act(&mut owners[0], registration("same", 0)).unwrap();
-    kit.act(&mut owners[1], DeviceAct::Remove(NoMore {}))
-        .unwrap();
+    kit.act(&mut owners[1], DeviceAct::Remove).unwrap();
     kit.act(&mut one_more, registration("same", 0)).unwrap();
     let tags: std::collections::BTreeSet<Tag> = [0, 2]
         .map(|it| {
@@ -359,7 +356,7 @@ fn registrations_are_so_many_an_hour() {
             Ok(_) => done += 1,
             Err(error) => break error,
         }
-        kit.act(&mut owner, DeviceAct::Remove(NoMore {})).unwrap();
+        kit.act(&mut owner, DeviceAct::Remove).unwrap();
     };
     assert!(matches!(refused, DeviceError::TooMany { .. }));
     assert_eq!(done, 20);

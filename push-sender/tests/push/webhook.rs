@@ -99,7 +99,7 @@ async fn a_handle_that_was_ended_or_whose_device_is_gone_wakes_nobody() {
     service.exactly(0).await;
     sender.wake(stays).await;
     service.exactly(1).await;
-    device.act(&sender, DeviceAct::Remove(NoMore {})).await;
+    device.act(&sender, DeviceAct::Remove).await;
     sender.wake(stays).await;
     service.exactly(0).await;
 }
