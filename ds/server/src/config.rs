@@ -39,6 +39,8 @@ pub struct Config {
     pub prices: Prices,
     #[serde(default)]
     pub allowances: AllowanceSettings,
+    #[serde(default)]
+    pub push: Option<PushSettings>,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: LimitSettings,
@@ -80,6 +82,27 @@ pub struct IssuerSettings {
     pub refresh_seconds: u64,
     #[serde(default = "default_keep_days")]
     pub keep_days: u32,
+}
+
+/// The push sender, and how it is asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushSettings {
+    /// The push sender: its scheme and authority.
+    pub url: String,
+    pub secret_file: PathBuf,
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default = "default_interval_ms")]
+    pub interval_ms: u64,
+    #[serde(default = "default_spread_ms")]
+    pub spread_ms: u64,
+    #[serde(default = "default_flush_ms")]
+    pub flush_ms: u64,
+    #[serde(default = "default_max_groups")]
+    pub max_groups: usize,
+    #[serde(default = "default_max_waiting")]
+    pub max_waiting: usize,
 }
 
 /// Token buckets: of each leaf in each group, of each group, of the readers of each segment
@@ -381,6 +404,26 @@ impl ServiceConfig for Config {
 }
 
 fn default_max_buckets() -> usize {
+    1_000_000
+}
+
+fn default_interval_ms() -> u64 {
+    5_000
+}
+
+fn default_spread_ms() -> u64 {
+    10_000
+}
+
+fn default_flush_ms() -> u64 {
+    1_000
+}
+
+fn default_max_groups() -> usize {
+    100_000
+}
+
+fn default_max_waiting() -> usize {
     1_000_000
 }
 

@@ -9,6 +9,7 @@ use ds_domain::store::Appended;
 use ds_domain::table::Work;
 use ds_domain::tokens::VerifiedToken;
 use ds_domain::view::View;
+use protocol::operation::Operation as Number;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::server::{Server, fresh_rng};
@@ -54,7 +55,10 @@ impl Server {
                 Step::Charge(charges) => Input::Charged(self.charge(&charges)),
                 Step::Apply(_) if !self.now().may_write() => return Err(Failure::Clock),
                 Step::Apply(batch) => Input::Applied(self.engine.apply(batch).await),
-                Step::Done(outcome) => return self.done(outcome),
+                Step::Done(outcome) => {
+                    self.tell_push::<O>(&outcome, bytes);
+                    return self.done(outcome);
+                }
             };
             // A thread that steps aside wakes another one: not for a step that finds out what to
             // read.
@@ -75,6 +79,17 @@ impl Server {
                 let signer = self.keys.journal_signing();
                 signer.sign(&stretch.segment, stretch.end).ok()
             });
+        }
+    }
+
+    /// A message that was accepted just now wakes devices.
+    fn tell_push<O: Operation>(&self, outcome: &Outcome, request: &[u8]) {
+        let is_new = outcome.transition.is_some() && outcome.answer.is_ok();
+        if O::OPERATION != Number::SendMessage || !is_new {
+            return;
+        }
+        if let (Some(push), Some(appended)) = (self.push.get(), outcome.wake.first()) {
+            push.message(appended.segment, request);
         }
     }
 

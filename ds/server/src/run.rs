@@ -22,12 +22,14 @@ use service::probe::Probe;
 use service::secret_file::SecretFileError;
 use service::shutdown::Shutdown;
 use service::start::Process;
+use tokio::task::JoinHandle;
 
 use crate::agreed_clock::{Now, Standing};
 use crate::config::{Config, StoreSettings};
 pub use crate::error::RunError;
 use crate::foundation::{self, FoundationError, Note};
 use crate::issuer_directory::{self, IssuerDirectoryError};
+use crate::push::Pusher;
 use crate::server::{Allowed, Server, ServerSettings};
 use crate::tokens::retired;
 
@@ -75,6 +77,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         settings(&config, &begun)?,
     ));
     settle(&server).await?;
+    let pushing = start_push(&config, &server)?;
     let listener = service::http::bind(config.listen).await?;
     let upkeep = tokio::spawn(upkeep(Arc::clone(&server), client, config.clone()));
     let lost = lost(rocks, probe, process.shutdown.clone());
@@ -88,7 +91,23 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         why = lost => Err(RunError::Lost(why)),
     };
     upkeep.abort();
+    if let Some(pushing) = pushing {
+        pushing.abort();
+    }
     ended
+}
+
+/// Wakes devices from now on, if there is a push sender.
+fn start_push(config: &Config, server: &Arc<Server>) -> Result<Option<JoinHandle<()>>, RunError> {
+    let Some(settings) = &config.push else {
+        return Ok(None);
+    };
+    let authorities = service::tls::private_authorities(settings.ca_file.as_deref())?;
+    let client = issuer_directory::http_client(authorities)?;
+    let secret = GatewaySecret::load_or_create(&settings.secret_file)?;
+    let (push, pusher) = Pusher::new(settings, client, secret, Arc::clone(&server.clock));
+    let _ = server.push.set(push);
+    Ok(Some(tokio::spawn(pusher.run(Arc::clone(server)))))
 }
 
 /// How often a long poll looks into a database that other nodes write to, too.

@@ -1,7 +1,7 @@
 //! The running service: engine, keys, clock, allowances. No group state: that lives for one
 //! request.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crypto::service_keys::ServiceKeys;
 use ds_domain::engine::Engine;
@@ -17,6 +17,7 @@ use service::shutdown::Shutdown;
 use crate::agreed_clock::{AgreedClock, Now};
 use crate::limits::{LoadLimits, StreamSettings};
 use crate::load::Load;
+use crate::news::NewsQueue;
 use crate::streams::Streams;
 use crate::tokens::{AllowanceLimits, Allowances, InFlight};
 use crate::waits::Waits;
@@ -71,6 +72,8 @@ pub struct Server {
     pub(crate) waits: Waits,
     pub(crate) streams: Streams,
     pub(crate) in_flight: InFlight,
+    /// Where messages are told that wake devices, if there is a push sender.
+    pub(crate) push: OnceLock<NewsQueue>,
     allowances: [(Level, Allowances); 5],
     issuer_keys: RwLock<Arc<IssuerKeys>>,
     agreed_clock: Mutex<AgreedClock>,
@@ -120,6 +123,7 @@ impl Server {
             waits: Waits::default(),
             streams: Streams::default(),
             in_flight: InFlight::default(),
+            push: OnceLock::new(),
             allowances: [
                 (Level::Leaf, Allowances::new(leaf)),
                 (Level::User, Allowances::new(of_user(leaf, group))),

@@ -985,7 +985,7 @@ impl Client {
         let body = SetLeafExtrasRequest {
             group: self.key(),
             recovery_key: self.recovery_key(),
-            push_handle: opaque(vec![1; PUSH_HANDLE_BYTES]),
+            push_handle: opaque(crypto::random::<PUSH_HANDLE_BYTES>().unwrap()),
             row: RecoveryRow {
                 id: recovery_row_id(&self.id, &self.recovery),
                 sealed: opaque(vec![2; 80]),

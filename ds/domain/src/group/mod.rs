@@ -19,6 +19,7 @@ pub mod create;
 mod decide;
 pub mod external;
 pub mod extras;
+pub mod handles;
 pub mod inspect;
 #[cfg(any(test, feature = "conformance"))]
 #[cfg_attr(not(test), allow(dead_code))]

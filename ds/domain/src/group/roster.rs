@@ -8,6 +8,7 @@ use protocol::group::{LeafExtras, LeafRecord, PUSH_HANDLE_BYTES, RecoveryKey};
 use protocol::ids::{Epoch, GroupId, LeafIndex, RecoveryRowId, RotationEpoch, Week};
 use protocol::join::{LeafLinkKey, WrappedLinkKey};
 use protocol::policy::{Capabilities, GroupPolicy};
+use protocol::push::Handle;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -93,6 +94,13 @@ impl Leaf {
             signature: recovery_key.signature.as_slice().to_vec(),
         });
         self.push_handle = push_handle.to_vec();
+    }
+
+    /// What wakes its device, if it has come and brought something.
+    #[must_use]
+    pub fn push_handle(&self) -> Option<Handle> {
+        let handle: Handle = self.push_handle.as_slice().try_into().ok()?;
+        (handle != [0; PUSH_HANDLE_BYTES]).then_some(handle)
     }
 
     /// Another link key, under the wrapper key of a segment.

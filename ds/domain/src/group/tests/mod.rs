@@ -5,6 +5,7 @@ mod commits;
 mod creation;
 mod endings;
 mod envelope;
+mod handles;
 mod joins;
 mod keys;
 mod other;
