@@ -34,6 +34,23 @@ pub struct Endpoints {
     /// instead of those of the web. See [`Endpoints::trust`].
     #[serde(default)]
     pub authorities: Option<String>,
+    /// Where devices register to be woken. Without it they read by their own clocks.
+    #[serde(default)]
+    pub push: Option<PushEndpoint>,
+}
+
+/// The way to a push sender: through a relay and the push sender's own gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushEndpoint {
+    /// Where `message/ohttp-req` is posted for the push sender's gateway.
+    pub relay: String,
+    /// Where that gateway's key configurations are fetched from.
+    pub ohttp_keys: String,
+    /// Where else they are shown. Each must answer.
+    #[serde(default)]
+    pub ohttp_key_mirrors: Vec<String>,
+    /// The push sender, as its gateway knows it.
+    pub sender: String,
 }
 
 impl Endpoints {

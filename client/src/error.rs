@@ -47,6 +47,9 @@ pub enum Error {
     /// See [`IssuerError`].
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// The push sender refused the request.
+    #[error("the push sender refused: {}{}", .0.problem, again(.0.retry_after_s))]
+    Push(PushRefusal),
     /// No usable answer within the time that was given. Whether the request had an effect is not
     /// known.
     #[error(transparent)]
@@ -54,6 +57,17 @@ pub enum Error {
     /// See [`LocalError`].
     #[error(transparent)]
     Local(#[from] LocalError),
+}
+
+/// A typed refusal of the push sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushRefusal {
+    /// The last part of its problem type (docs/push.md).
+    pub problem: String,
+    /// With `stale-number`: the highest number that had an effect.
+    pub last: Option<u64>,
+    /// When to come back, in seconds.
+    pub retry_after_s: Option<u64>,
 }
 
 /// Why there was no usable answer.
@@ -298,6 +312,15 @@ pub enum UsageError {
     /// Not a text.
     #[error("the text is not in UTF-8")]
     TextNotUtf8,
+    /// The addresses of the services name no push sender.
+    #[error("no push sender is known here: this device reads by its own clock")]
+    NoPushSender,
+    /// Not a subscription, token or secret of the form that is needed.
+    #[error("that is no address at which a device can be woken")]
+    InvalidPushAddress,
+    /// This device has not been registered to be woken.
+    #[error("this device is not registered to be woken")]
+    NotWoken,
     /// Others were faster every time.
     #[error("the group changed too often meanwhile; try again")]
     Contention,
@@ -562,6 +585,7 @@ impl Error {
                 Fault::Caller
             }
             Self::Issuer(_) => Fault::Issuer,
+            Self::Push(_) => Fault::Caller,
             Self::Unreachable(_) => Fault::Network,
             Self::Local(_) => Fault::Local,
         }
@@ -585,6 +609,7 @@ impl Error {
             Self::Issuer(IssuerError::WalletEmpty { .. }) => "wallet-empty",
             Self::Issuer(IssuerError::Limited { .. }) => "issuer-limit",
             Self::Issuer(_) => "issuer",
+            Self::Push(_) => "push-refused",
             Self::Unreachable(_) => "unreachable",
             Self::Local(LocalError::Busy) => "busy",
             Self::Local(LocalError::Stopped) => "stopped",
@@ -630,6 +655,9 @@ impl UsageError {
             Self::NewMembers { .. } => "new-members",
             Self::UnverifiedMember(_) => "unverified-member",
             Self::InvalidLinkCode => "invalid-link-code",
+            Self::NoPushSender => "no-push-sender",
+            Self::InvalidPushAddress => "invalid-push-address",
+            Self::NotWoken => "not-woken",
             Self::NobodyHeard(_) => "nobody-heard",
             Self::NumbersDiffer => "numbers-differ",
             Self::NotLinking => "not-linking",
@@ -796,7 +824,7 @@ mod tests {
             assert!(document.lines().any(|line| line == row), "{row}");
         }
         let codes = document.lines().filter(|line| line.starts_with("| `"));
-        let by_hand = 14;
+        let by_hand = 15;
         assert_eq!(codes.count(), rows.len() + by_hand);
     }
 }

@@ -124,6 +124,7 @@ mod mls;
 mod net;
 mod options;
 mod outcomes;
+mod push_address;
 mod store;
 mod sync_message;
 pub mod text;
@@ -131,11 +132,11 @@ mod views;
 
 pub use api::{Client, Events, GroupRef};
 pub use crypto::CryptoError;
-pub use endpoints::Endpoints;
+pub use endpoints::{Endpoints, PushEndpoint};
 pub use envelope::sign;
 pub use error::{
     DatabaseError, DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer,
-    PeerError, Refusal, UsageError,
+    PeerError, PushRefusal, Refusal, UsageError,
 };
 pub use flows::backup::{BackupKey, new_recovery_key};
 pub use flows::devices::LinkCode;
@@ -151,6 +152,7 @@ pub use outcomes::{CommitOutcome, RemovalReason, StopReason};
 pub use protocol::policy::PolicyError;
 pub use protocol::problem::ProblemType;
 pub use protocol::reporting::ReportReason;
+pub use push_address::{PushAddress, PushConsent};
 pub use store::connections::IncomingRequest;
 pub use store::contacts::Contact;
 pub use store::devices::Device;

@@ -75,6 +75,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeviceCommand,
     },
+    /// Have this device woken when there is news. The push sender learns when, and with whom at about
+    /// the same time
+    Push {
+        #[command(subcommand)]
+        command: PushCommand,
+    },
     /// Send a message to a group
     Send {
         /// Name of the group
@@ -195,6 +201,53 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         all: bool,
     },
+}
+
+/// Being woken.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PushCommand {
+    /// From now on, in one of four ways; again to change it
+    On(PushAddressArguments),
+    /// Not for so many seconds, since this device reads by itself; 0: it sleeps again
+    Awake {
+        /// An hour at most
+        #[arg(value_parser = clap::value_parser!(u16).range(0..=3600))]
+        seconds: u16,
+    },
+    /// Not any more
+    Off,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group(
+    clap::ArgGroup::new("address").required(true).args(["webhook", "web_push", "apns", "fcm"])
+))]
+pub(crate) struct PushAddressArguments {
+    /// By a signed POST to a server of one's own
+    #[arg(long, value_name = "URL", requires = "secret_file")]
+    pub(crate) webhook: Option<String>,
+    /// File with the key of the signature: 64 hexadecimal digits
+    #[arg(long, value_name = "FILE", requires = "webhook")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// By Web Push: file with the subscription, as a browser gives it in JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) web_push: Option<PathBuf>,
+    /// By Apple: the device token, in hexadecimal
+    #[arg(long, value_name = "TOKEN", requires = "app")]
+    pub(crate) apns: Option<String>,
+    /// By Google: the registration token
+    #[arg(long, value_name = "TOKEN", requires = "app")]
+    pub(crate) fcm: Option<String>,
+    /// The app's name at the push sender
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
+    /// A few times an hour at most
+    #[arg(long)]
+    pub(crate) batched: bool,
+    /// Also without news, so that who sees it learns less
+    #[arg(long)]
+    pub(crate) decoys: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -14,7 +14,7 @@ use crate::account::{self, read};
 use crate::arguments::{Arguments, Command, DeviceCommand, GroupCommand, HandleCommand};
 use crate::group_operations::GroupOperation;
 use crate::terminal::{Name, Output, names, output_is_closed};
-use crate::{devices, group_operations};
+use crate::{devices, group_operations, push};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     if shows_once(&arguments.command) && output_is_closed() {
@@ -262,6 +262,7 @@ async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
         }
         Command::Group { command } => group(client, command).await?,
         Command::Device { command } => devices::execute(client, command).await?,
+        Command::Push { command } => push::execute(client, command).await?,
         Command::Send { group, text: given } => {
             let message = client.send_message(&group, &text(given)?).await?;
             let document = json!({ "group": group, "sent": true, "message": message });

@@ -5,6 +5,7 @@ mod arguments;
 mod commands;
 mod devices;
 mod group_operations;
+mod push;
 mod terminal;
 
 use std::io::Write as _;

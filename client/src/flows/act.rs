@@ -5,16 +5,26 @@
 use protocol::ids::GroupId;
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError, UsageError, refusals_can_wait};
-use crate::store::acts::{Act, done, due};
-use crate::store::{Group, Status};
+use crate::error::{Error, Fault, LocalError, UsageError, refusals_can_wait};
+use crate::store::acts::{Act, done, due, plan};
+use crate::store::{Group, Status, push};
 
 impl Engine {
     /// Does what is due; what is new gets its time.
     pub(crate) async fn act(&mut self) -> Result<(), Error> {
+        push::plan_endings(&self.db)?;
         let now_ms = self.transport.time.now_unix_ms();
         for (act, about) in due(&mut self.db, now_ms)? {
             let outcome = self.carry_out(act, &about).await;
+            // A push sender that is away holds nothing up.
+            if let (Act::Handles, Err(error)) = (act, &outcome)
+                && error.fault() != Fault::Local
+            {
+                tracing::warn!(code = error.code(), "push handles were not fetched");
+                done(&self.db, act, &about)?;
+                plan(&self.db, act, &about)?;
+                continue;
+            }
             if matches!(outcome, Err(Error::Unreachable(_))) {
                 return outcome;
             }
@@ -34,7 +44,8 @@ impl Engine {
             Act::Claim => return self.claim_ahead(about).await,
             Act::Stock => return self.fill_stock().await,
             Act::Handle => return self.renew_handle().await,
-            Act::Greet | Act::Pointer | Act::Rows | Act::OwnRow | Act::Renew => {}
+            Act::Handles => return self.fill_handles().await,
+            Act::Greet | Act::Pointer | Act::Rows | Act::OwnRow | Act::Renew | Act::Extras => {}
         }
         let id = GroupId(about.try_into().map_err(|_| LocalError::Damaged)?);
         // In a group that is gone there is nothing left to do.
@@ -54,7 +65,8 @@ impl Engine {
                 written
             }
             Act::Renew => self.update_leaf(&id).await,
-            Act::Token | Act::Claim | Act::Stock | Act::Handle => Ok(()),
+            Act::Extras => self.set_leaf_extras(&id).await,
+            Act::Token | Act::Claim | Act::Stock | Act::Handle | Act::Handles => Ok(()),
         }
     }
 }

@@ -6,9 +6,7 @@ use crypto::journal::{sign_recovery_key, verify_recovery_key};
 use crypto::secret::Secret;
 use openmls::prelude::LeafNodeIndex;
 use protocol::codec::opaque;
-use protocol::group::{
-    Accepted, MAX_ROWS, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest, SetLeafExtrasRequest,
-};
+use protocol::group::{Accepted, MAX_ROWS, PutRecoveryRowsRequest, SetLeafExtrasRequest};
 use protocol::ids::GroupId;
 use protocol::join::{RecoveryRowRequest, RecoveryRowResponse};
 use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
@@ -22,7 +20,7 @@ use crate::flows::member_request::Seen;
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::outcomes::StopReason;
 use crate::store::acts::{self, Act};
-use crate::store::{Group, Profile, Segment, Status, evidence, groups, known, leaf_keys};
+use crate::store::{Group, Profile, Segment, Status, evidence, groups, known, leaf_keys, push};
 
 const LOOKS: u32 = 10;
 
@@ -183,7 +181,7 @@ impl Engine {
                 let request = SetLeafExtrasRequest {
                     group: group.key(),
                     recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
-                    push_handle: opaque(crypto::random::<PUSH_HANDLE_BYTES>()?),
+                    push_handle: opaque(push::handle_for(&client.db, id)?),
                     row: rows::seal(suite, id, &group.segment, &pair.public)?,
                 };
                 Ok(request.encode())

@@ -14,7 +14,7 @@ use openmls::prelude::{
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::group::{
-    CommitAad, CommitRequest, JoinCode, JoinersUpload, LeafExtras, MAX_RESEALED, PUSH_HANDLE_BYTES,
+    CommitAad, CommitRequest, JoinCode, JoinersUpload, LeafExtras, MAX_RESEALED,
 };
 use protocol::ids::{Day, Epoch, GroupId, LeafIndex, RotationEpoch};
 use protocol::join::LinkKeyUpload;
@@ -38,6 +38,7 @@ use crate::mls::rows::RecoveryKeyPair;
 use crate::mls::{policy, welcomes};
 use crate::store::own_commits::remember_made;
 use crate::store::provider::Provider;
+use crate::store::push;
 use crate::store::wrappers::seal_former;
 use crate::store::{
     Group, Pending, Profile, Status, claimed_sets, groups, heard, identities, known, leaf_keys,
@@ -252,13 +253,20 @@ pub(crate) fn stage(
         false => None,
     };
     let committer = match (&new_leaf, &recovery) {
-        (Some(leaf), Some(seed)) => Some(extras(suite, id, leaf, wrapper, seed)?),
+        (Some(leaf), Some(seed)) => Some(extras(
+            suite,
+            id,
+            leaf,
+            wrapper,
+            seed,
+            push::handle_for(db, id)?,
+        )?),
         (None, Some(seed)) => {
             let pair = RecoveryKeyPair::of(suite, seed)?;
             Some(LeafExtras {
                 wrapped_link_key: opaque(wrap_link_key(wrapper, &own_link)?),
                 recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
-                push_handle: opaque(crypto::random::<PUSH_HANDLE_BYTES>()?),
+                push_handle: opaque(push::handle_for(db, id)?),
             })
         }
         _ => None,

@@ -25,7 +25,7 @@ use crate::mls::settings::{self, PADDING};
 use crate::store::mls::PAST_EPOCHS;
 use crate::store::mls::mls_id;
 use crate::store::provider::Provider;
-use crate::store::{Group, Pending, Profile, Status, identities, known};
+use crate::store::{Group, Pending, Profile, Status, identities, known, push};
 
 pub(crate) struct Draft {
     pub(crate) id: GroupId,
@@ -71,6 +71,7 @@ pub(crate) fn build(
         &leaf,
         &beginning.wrapper_key,
         &recovery,
+        push::handle_for(db, &draft.id)?,
     )?;
     let segment = beginning.to_wire(None, Vec::new());
     let group = Group {

@@ -25,6 +25,7 @@ use crate::mls::{contact, people, returned};
 use crate::outcomes::StopReason;
 use crate::store::identities::{self, LinkKeys};
 use crate::store::provider::Provider;
+use crate::store::push;
 use crate::store::shown::forget_shown;
 use crate::store::wrappers::{Wrappers, seal_former};
 use crate::store::{
@@ -219,7 +220,14 @@ pub(crate) fn build(
         commit: opaque(bundle.commit().tls_serialize_detached().map_err(mls)?),
         group_info: partial(bundle.group_info().ok_or(LocalError::Damaged)?)?,
         rotation,
-        leaf: extras(suite, id, leaf, wrapper, &recovery)?,
+        leaf: extras(
+            suite,
+            id,
+            leaf,
+            wrapper,
+            &recovery,
+            push::handle_for(db, id)?,
+        )?,
         permit: again(&entrance.permit),
     };
     let signer = leaf.signer.key()?;

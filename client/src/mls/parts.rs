@@ -17,10 +17,11 @@ use openmls::prelude::{
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::directory::Directory;
-use protocol::group::{GroupKind, JoinCode, LeafExtras, PUSH_HANDLE_BYTES, PartialGroupInfo};
+use protocol::group::{GroupKind, JoinCode, LeafExtras, PartialGroupInfo};
 use protocol::ids::{GroupId, Week};
 use protocol::join::RecoveryRow;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
+use protocol::push::Handle;
 use tls_codec::{Serialize as _, VLBytes};
 
 use crate::encoding::decode_base64url;
@@ -56,12 +57,13 @@ pub(crate) fn extras(
     leaf: &NewLeaf,
     wrapper: &IdentityLinkWrapperKey,
     recovery: &Secret<32>,
+    push_handle: Handle,
 ) -> Result<LeafExtras, Error> {
     let pair = RecoveryKeyPair::of(suite, recovery)?;
     Ok(LeafExtras {
         wrapped_link_key: opaque(leaf.wrapped_link_key(wrapper)?),
         recovery_key: sign_recovery_key(&leaf.signer.0, id, &pair.public),
-        push_handle: opaque(crypto::random::<PUSH_HANDLE_BYTES>()?),
+        push_handle: opaque(push_handle),
     })
 }
 

@@ -21,9 +21,10 @@ use protocol::directory::Directory;
 use protocol::operation::Operation;
 use protocol::padding::bucket;
 use protocol::problem::ProblemType;
+use protocol::push;
 
 use crate::endpoints::Endpoints;
-use crate::error::{Error, LocalError, NoAnswer, Refusal};
+use crate::error::{Error, LocalError, NoAnswer, PushRefusal, Refusal, UsageError};
 use crate::in_process::SharedService;
 use crate::key_view::KeyView;
 use crate::net::clock::ServiceTime;
@@ -43,6 +44,8 @@ const DATE_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#date
 /// What a public document has at most.
 const MAX_DOCUMENT: usize = 1024 * 1024;
 const MAX_PROBLEM: usize = 64 * 1024;
+/// As many handles as can be asked for, padded and sealed.
+const MAX_PUSH_ANSWER: usize = 64 * 1024;
 /// So often a request is refused outside the encapsulation before that is believed.
 const MAX_REFUSALS: u32 = 4;
 const JSON: &str = "application/json";
@@ -270,6 +273,44 @@ impl Transport {
                     format!("PrivateToken token=\"{}\"", URL_SAFE.encode(token)),
                 );
             }
+            message.write_content(request);
+            message
+        })
+        .await
+    }
+
+    /// The way to the push sender: another gateway, by way of a relay. What it learns is forgotten.
+    ///
+    /// # Errors
+    /// [`UsageError::NoPushSender`].
+    pub(crate) fn to_push_sender(&self) -> Result<Self, Error> {
+        let push = self.endpoints.push.as_ref();
+        let push = push.ok_or(UsageError::NoPushSender)?;
+        let endpoints = Endpoints {
+            relay: push.relay.clone(),
+            ohttp_keys: push.ohttp_keys.clone(),
+            ohttp_key_mirrors: push.ohttp_key_mirrors.clone(),
+            ds: push.sender.clone(),
+            ..self.endpoints.clone()
+        };
+        Ok(Self {
+            endpoints,
+            key_config: None,
+            views: Views::default(),
+            budget: Arc::new(self.budget.anew()),
+            ..self.clone()
+        })
+    }
+
+    /// Posts a device's request, until an answer comes.
+    ///
+    /// # Errors
+    /// [`Error::Push`] with the push sender's problem; as [`Transport::post`].
+    pub(crate) async fn post_to_push_sender(&mut self, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let (scheme, authority) = self.endpoints.ds_origin()?;
+        self.exchange(Duration::ZERO, MAX_PUSH_ANSWER, |date| {
+            let mut message = inner("POST", &scheme, &authority, push::DEVICE_PATH, date);
+            message.put_header("content-type", push::REQUEST_MEDIA_TYPE);
             message.write_content(request);
             message
         })
@@ -812,6 +853,17 @@ fn judge(answer: Answer) -> Result<Vec<u8>, Attempt> {
         ),
         retry_after_s: answer.retry_after_s,
     });
+    if let Some(problem) = kind.strip_prefix(push::PROBLEM_PREFIX)
+        && answer.status < 500
+    {
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+        let known = problem.len() <= 64 && problem.bytes().all(is_name);
+        return Err(Attempt::Failed(Error::Push(PushRefusal {
+            problem: if known { problem } else { "unknown" }.to_owned(),
+            last: document.get("last").and_then(serde_json::Value::as_u64),
+            retry_after_s: answer.retry_after_s,
+        })));
+    }
     let Some(problem) = ProblemType::from_uri(kind) else {
         return Err(match answer.status {
             408 | 425 | 429 | 500..=599 => later,

@@ -26,6 +26,10 @@ pub(crate) enum Act {
     Stock,
     /// Renew the record of the handle.
     Handle,
+    /// Bring a push handle for a leaf that has none.
+    Extras,
+    /// Fill the stock of push handles.
+    Handles,
 }
 
 /// How an act is spread.
@@ -44,7 +48,7 @@ pub(crate) const MINUTE: u64 = 60 * SECOND;
 pub(crate) const HOUR: u64 = 60 * MINUTE;
 
 impl Act {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Greet,
         Self::Pointer,
         Self::Rows,
@@ -54,6 +58,8 @@ impl Act {
         Self::Claim,
         Self::Stock,
         Self::Handle,
+        Self::Extras,
+        Self::Handles,
     ];
 
     /// Somebody waits for what is urgent: it is done at once, but not in the same moment as others.
@@ -68,6 +74,8 @@ impl Act {
             Self::Claim => ("claim", 2 * HOUR, 12 * HOUR),
             Self::Stock => ("stock", 3 * HOUR, 12 * HOUR),
             Self::Handle => ("handle", 3 * HOUR, 12 * HOUR),
+            Self::Extras => ("extras", 20 * MINUTE, 2 * HOUR),
+            Self::Handles => ("push handles", 3 * HOUR, 12 * HOUR),
         };
         Spread {
             name,

@@ -32,6 +32,7 @@ pub(crate) mod pointers;
 pub(crate) mod pools;
 pub(crate) mod profile;
 pub(crate) mod provider;
+pub(crate) mod push;
 pub(crate) mod refused_returns;
 pub(crate) mod removals;
 pub(crate) mod reporting;

@@ -309,6 +309,7 @@ pub(crate) mod tests {
             issuer_name: None,
             token_origin: None,
             authorities: None,
+            push: None,
         }
     }
 

@@ -180,6 +180,7 @@ async fn recorder_with(
         issuer_name: None,
         token_origin: None,
         authorities: None,
+        push: None,
     };
     let patience = Patience {
         attempt: Duration::from_secs(5),
@@ -663,6 +664,7 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
         issuer_name: None,
         token_origin: None,
         authorities: None,
+        push: None,
     };
     let patience = Patience {
         attempt: Duration::from_millis(1_500),

@@ -621,3 +621,21 @@ CREATE TABLE introductions (
     not_after_day INTEGER NOT NULL,
     reported INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+-- Push (docs/push.md).
+CREATE TABLE push (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    -- Of the owner key, which names the record.
+    seed BLOB NOT NULL,
+    -- Of the last request.
+    number INTEGER NOT NULL,
+    -- 1: the push sender has the record.
+    registered INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Each goes into one leaf. NULL: it is in stock.
+CREATE TABLE push_handles (
+    handle BLOB PRIMARY KEY,
+    issued_ms INTEGER NOT NULL,
+    group_id BLOB
+) STRICT;
