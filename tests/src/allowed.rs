@@ -101,7 +101,7 @@ fn is_known(service: Service, label: &str, value: &str) -> bool {
     let (routes, outcomes): (&[&str], &[&str]) = match service {
         Service::Relay => (&RELAY_ROUTES, &RELAY_OUTCOMES),
         Service::Gateway => (&GATEWAY_ROUTES, &GATEWAY_OUTCOMES),
-        Service::Ds | Service::Issuer => (&[], &[]),
+        Service::Ds | Service::Issuer | Service::PushGateway | Service::PushSender => (&[], &[]),
     };
     match label {
         "route" => routes.contains(&value) || ADMIN_ROUTES.contains(&value),

@@ -98,6 +98,19 @@ impl Stack {
         Self::start_as(log, None, settings.to_owned()).await
     }
 
+    /// A fresh one that has devices woken, with settings as in [`Stack::start_with`].
+    pub async fn start_with_push(log: LogLevel, settings: &str) -> Self {
+        let environment = vec![("STACK_PUSH", "true".into())];
+        Self::start_in(
+            Self::directory(),
+            log,
+            None,
+            settings.to_owned(),
+            environment,
+        )
+        .await
+    }
+
     /// A fresh one, with a listener between the gateway and the delivery service.
     pub async fn start_with_tap(log: LogLevel) -> (Self, Tap) {
         let tap = Tap::listen().await;

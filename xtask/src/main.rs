@@ -33,7 +33,8 @@ enum Task {
         /// Where data, keys, configuration, logs and stack.json are.
         #[arg(long, env = "STACK_DIR", default_value = "target/stack")]
         dir: PathBuf,
-        /// The first of eight ports: relay, gateway, ds, issuer, then (+10) their admin listeners.
+        /// The first port: relay, gateway, ds, issuer, push gateway, push sender, then (+10) their
+        /// admin listeners.
         #[arg(long, env = "STACK_PORT", default_value_t = 4200)]
         port: u16,
         /// What the services log: error, warn, info, debug or trace.
@@ -45,6 +46,9 @@ enum Task {
         /// For how many users there are account tokens.
         #[arg(long, env = "STACK_ACCOUNTS", default_value_t = stack::ACCOUNTS)]
         accounts: usize,
+        /// With a push sender and its gateway.
+        #[arg(long, env = "STACK_PUSH")]
+        push: bool,
     },
     /// Show the system at work, on a fresh stack in a temporary directory.
     Demo {
@@ -89,12 +93,14 @@ fn run(task: Task) -> Result<()> {
             log,
             store,
             accounts,
+            push,
         } => runtime()?.block_on(stack::run(&stack::Settings {
             dir,
             port,
             log,
             store,
             accounts,
+            push,
         })),
         Task::Demo { keep } => runtime()?.block_on(demo::run(keep)),
         Task::Scan { directory, needles } => scan_for(&directory, &needles),

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use end_to_end::{LogLevel, Stack, User, program};
+use end_to_end::{LogLevel, Stack, User, free_address, program};
 use serde_json::{Value, json};
 
 const ALICE: &str = "alice";
@@ -217,7 +217,8 @@ fn says(directory: &Path, documents: &mut Documents, home: &str, line: &[&str]) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_readme_can_be_followed_line_by_line_and_every_command_prints_what_is_documented() {
-    let stack = Stack::start(LogLevel::Info).await;
+    let hook = free_address();
+    let stack = Stack::start_with_push(LogLevel::Info, &crate::push::settings(hook)).await;
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     let mut documents = Documents::read();
@@ -243,6 +244,7 @@ async fn the_readme_can_be_followed_line_by_line_and_every_command_prints_what_i
         // While both are members: what the table says of groups, and the rest of the commands.
         if line.ends_with(&["disconnect".to_owned(), ALICE.to_owned()]) {
             the_rest(directory, d, &stack);
+            pushes(directory, d, hook);
         }
         let document = done(directory, d, &line);
         filling.learn(&document);
@@ -253,6 +255,18 @@ async fn the_readme_can_be_followed_line_by_line_and_every_command_prints_what_i
         }
     }
     d.all_were_checked();
+}
+
+/// Being woken; nobody listens at the hook.
+fn pushes(directory: &Path, d: &mut Documents, hook: std::net::SocketAddr) {
+    let secret = directory.join("hook-secret");
+    fs::write(&secret, "5a".repeat(32)).unwrap();
+    let url = format!("http://{hook}/");
+    let on = ["push", "on", "--webhook", &url, "--secret-file"];
+    let on = [&on[..], &[secret.to_str().unwrap(), "--decoys"]].concat();
+    says(directory, d, "carol", &on);
+    says(directory, d, "carol", &["push", "awake", "60"]);
+    says(directory, d, "carol", &["push", "off"]);
 }
 
 /// Every command that the README's lines leave out.

@@ -35,6 +35,7 @@ mod lying_outside;
 mod lying_service;
 mod observed;
 mod other_clients;
+mod push;
 mod refusals;
 mod rollback;
 mod samples;

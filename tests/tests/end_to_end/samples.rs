@@ -101,6 +101,7 @@ impl Machine {
             "mimimi/relay-ca.pem",
             "mimimi/issuer-ca.pem",
             "mimimi/ds-ca.pem",
+            "mimimi/push-ca.pem",
             "privacy-pass-issuer/gateway-ca.pem",
             "privacy-pass-issuer/accounts-ca.pem",
         ] {

@@ -41,6 +41,7 @@ async fn show(directory: &Path) -> Result<()> {
         LogLevel::Trace,
         StoreEngine::default(),
         ACCOUNTS,
+        false,
     )
     .await?;
     progress.done("relay, gateway, delivery service and issuer are processes on loopback");

@@ -16,6 +16,8 @@ pub(super) const DRAIN_SECONDS: i64 = 4;
 pub(super) const ISSUER_NAME: &str = "issuer.localhost";
 /// The delivery service's domain: pseudonyms are qualified with it.
 pub(super) const DOMAIN: &str = "ds.localhost";
+/// Where the relay leads to the push sender's gateway.
+pub(super) const PUSH_PATH: &str = "/push";
 
 pub(super) fn write(
     layout: &Layout,
@@ -23,15 +25,18 @@ pub(super) fn write(
     log: LogLevel,
     accounts: &Accounts,
     database: Option<&Database>,
+    push: bool,
 ) -> Result<()> {
     // A test may have what the stack leaves at its default: a table for each service.
     let settings: Table = toml::from_str(&std::env::var("STACK_SETTINGS").unwrap_or_default())?;
-    for service in Service::ALL {
+    for service in Service::of(push) {
         let mut config = match service {
-            Service::Relay => relay(ports),
+            Service::Relay => relay(ports, push),
             Service::Gateway => gateway(layout, ports),
-            Service::Ds => ds(layout, ports, database),
+            Service::Ds => ds(layout, ports, database, push),
             Service::Issuer => issuer(layout, ports, accounts),
+            Service::PushGateway => push_gateway(layout, ports),
+            Service::PushSender => push_sender(layout),
         };
         config.insert("listen".into(), ports.of(service).to_string().into());
         let mut kit = Table::new();
@@ -73,8 +78,15 @@ fn gateway_secret(layout: &Layout) -> Value {
     path(&layout.keys(Service::Gateway).join("gateway-secret"))
 }
 
-fn relay(ports: Ports) -> Table {
+fn relay(ports: Ports, push: bool) -> Table {
     let mut config = Table::new();
+    if push {
+        let mut gateway = Table::new();
+        gateway.insert("path".into(), PUSH_PATH.into());
+        let url = format!("http://{}/", ports.of(Service::PushGateway));
+        gateway.insert("url".into(), url.into());
+        config.insert("gateways".into(), vec![gateway].into());
+    }
     config.insert("gateway".into(), url(ports, Service::Gateway));
     config.insert("address_limits".into(), without_address_limits());
     config
@@ -91,13 +103,59 @@ fn without_address_limits() -> Value {
     })
 }
 
-fn gateway(layout: &Layout, ports: Ports) -> Table {
+fn gateway_keys(layout: &Layout, service: Service) -> Table {
     let mut keys = Table::new();
-    let directory = layout.keys(Service::Gateway).join("ohttp-keys");
+    let directory = layout.keys(service).join("ohttp-keys");
     keys.insert("directory".into(), path(&directory));
     // The last one is for other implementations, which the tests bring.
     let kems = ["x-wing", "x25519", "p256"].map(Value::from);
     keys.insert("kems".into(), kems.to_vec().into());
+    keys
+}
+
+/// The push sender's own: no gateway of the delivery service sees devices.
+fn push_gateway(layout: &Layout, ports: Ports) -> Table {
+    let mut target = toml! {
+        scheme = "http"
+        methods = ["POST"]
+        path_prefix = "/v1/push/"
+    };
+    let authority = ports.of(Service::PushSender).to_string();
+    target.insert("authority".into(), authority.into());
+    target.insert("forward_to".into(), url(ports, Service::PushSender));
+    let mut config = Table::new();
+    let secret = layout.keys(Service::PushGateway).join("gateway-secret");
+    config.insert("gateway_secret_file".into(), path(&secret));
+    config.insert(
+        "keys".into(),
+        gateway_keys(layout, Service::PushGateway).into(),
+    );
+    config.insert("targets".into(), vec![target].into());
+    config
+}
+
+fn push_secret(layout: &Layout) -> Value {
+    path(&layout.keys(Service::PushSender).join("ds-secret"))
+}
+
+fn push_sender(layout: &Layout) -> Table {
+    let keys = layout.keys(Service::PushSender);
+    let secret = layout.keys(Service::PushGateway).join("gateway-secret");
+    let mut config = Table::new();
+    config.insert("gateway_secret_file".into(), path(&secret));
+    config.insert(
+        "data_directory".into(),
+        path(&layout.data(Service::PushSender)),
+    );
+    config.insert("key_file".into(), path(&keys.join("push.key")));
+    let mut service = Table::new();
+    service.insert("secret_file".into(), push_secret(layout));
+    config.insert("delivery_services".into(), vec![service].into());
+    config
+}
+
+fn gateway(layout: &Layout, ports: Ports) -> Table {
+    let keys = gateway_keys(layout, Service::Gateway);
     let mut target = toml! {
         scheme = "http"
         methods = ["GET", "POST"]
@@ -115,7 +173,7 @@ fn gateway(layout: &Layout, ports: Ports) -> Table {
     config
 }
 
-fn ds(layout: &Layout, ports: Ports, database: Option<&Database>) -> Table {
+fn ds(layout: &Layout, ports: Ports, database: Option<&Database>, push: bool) -> Table {
     let keys = layout.keys(Service::Ds);
     let mut issuer = Table::new();
     issuer.insert("name".into(), ISSUER_NAME.into());
@@ -132,6 +190,12 @@ fn ds(layout: &Layout, ports: Ports, database: Option<&Database>) -> Table {
     config.insert("service_key_file".into(), path(&keys.join("service-keys")));
     config.insert("gateway_secret_file".into(), gateway_secret(layout));
     config.insert("issuer".into(), issuer.into());
+    if push {
+        let mut push = Table::new();
+        push.insert("url".into(), url(ports, Service::PushSender));
+        push.insert("secret_file".into(), push_secret(layout));
+        config.insert("push".into(), push.into());
+    }
     config
 }
 

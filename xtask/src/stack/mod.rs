@@ -1,7 +1,7 @@
-//! The four services as separate processes on loopback.
+//! The services as separate processes on loopback: four, and two more with push.
 //!
 //! ```text
-//! DIR/stack.json    where everything is; there while all four are up
+//! DIR/stack.json    where everything is; there while all are up
 //! DIR/data/SERVICE  what the service stores (with `--store postgres`: DIR/data/ds/postgres)
 //! DIR/keys/SERVICE  what it must keep apart from that: key files
 //! DIR/accounts/     account tokens
@@ -38,6 +38,8 @@ pub struct Settings {
     pub store: StoreEngine,
     /// How many account tokens there are.
     pub accounts: usize,
+    /// With a push sender and its gateway.
+    pub push: bool,
 }
 
 /// As many account tokens as a stack has unless told otherwise.
@@ -74,17 +76,28 @@ impl fmt::Display for LogLevel {
     }
 }
 
-/// The four services, in the order of their ports.
+/// The services, in the order of their ports. The last two are of a stack with push only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     Relay,
     Gateway,
     Ds,
     Issuer,
+    PushGateway,
+    PushSender,
 }
 
 impl Service {
+    /// Those of every stack.
     pub const ALL: [Self; 4] = [Self::Relay, Self::Gateway, Self::Ds, Self::Issuer];
+    /// What wakes devices.
+    pub const PUSH: [Self; 2] = [Self::PushGateway, Self::PushSender];
+
+    /// Those of a stack, with push or without.
+    pub fn of(push: bool) -> impl Iterator<Item = Self> {
+        let more = if push { &Self::PUSH[..] } else { &[] };
+        Self::ALL.into_iter().chain(more.iter().copied())
+    }
 
     /// Its key in stack.json, and the name of its directories.
     #[must_use]
@@ -94,6 +107,8 @@ impl Service {
             Self::Gateway => "gateway",
             Self::Ds => "ds",
             Self::Issuer => "issuer",
+            Self::PushGateway => "push-gateway",
+            Self::PushSender => "push-sender",
         }
     }
 
@@ -105,9 +120,10 @@ impl Service {
     fn binary(self) -> &'static str {
         match self {
             Self::Relay => "ohttp-relay",
-            Self::Gateway => "ohttp-gateway",
+            Self::Gateway | Self::PushGateway => "ohttp-gateway",
             Self::Ds => "ds",
             Self::Issuer => "privacy-pass-issuer",
+            Self::PushSender => "push-sender",
         }
     }
 
@@ -117,11 +133,13 @@ impl Service {
             Self::Gateway => 1,
             Self::Ds => 2,
             Self::Issuer => 3,
+            Self::PushGateway => 4,
+            Self::PushSender => 5,
         }
     }
 }
 
-/// `first` to `first + 3` are the services' ports, `first + 10` to `first + 13` their admin ports.
+/// `first` to `first + 5` are the services' ports, `first + 10` to `first + 15` their admin ports.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
     first: u16,
@@ -133,7 +151,7 @@ impl Ports {
     /// # Errors
     /// The last port would be beyond 65535, or the first is 0.
     pub fn from(first: u16) -> Result<Self> {
-        if first == 0 || first.checked_add(ADMIN_OFFSET + 3).is_none() {
+        if first == 0 || first.checked_add(ADMIN_OFFSET + 5).is_none() {
             bail!("{first} is no first port of a stack: choose another with STACK_PORT");
         }
         Ok(Self { first })
@@ -145,12 +163,12 @@ impl Ports {
     /// There are none.
     pub fn free() -> Result<Self> {
         for _ in 0..100 {
-            let ports = Self::from(crate::ports::untried(ADMIN_OFFSET + 4))?;
+            let ports = Self::from(crate::ports::untried(ADMIN_OFFSET + 6))?;
             if ports.in_use().is_none() {
                 return Ok(ports);
             }
         }
-        bail!("no eight free ports were found on loopback");
+        bail!("no twelve free ports were found on loopback");
     }
 
     #[must_use]
@@ -165,8 +183,7 @@ impl Ports {
     }
 
     fn in_use(self) -> Option<SocketAddr> {
-        Service::ALL
-            .into_iter()
+        Service::of(true)
             .flat_map(|service| [self.of(service), self.admin_of(service)])
             .find(|address| TcpListener::bind(address).is_err())
     }
@@ -188,7 +205,7 @@ impl Layout {
         let layout = Self {
             root: dir.canonicalize()?,
         };
-        for service in Service::ALL {
+        for service in Service::of(true) {
             fs::create_dir_all(layout.data(service))?;
             private_directory(&layout.keys(service))?;
         }
@@ -274,19 +291,25 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     Ok(fs::rename(&beside, path)?)
 }
 
-/// What stack.json says; `pids` in the order of [`Service::ALL`].
-fn description(layout: &Layout, ports: Ports, tokens: &[PathBuf], pids: [u32; 4]) -> Value {
+/// What stack.json says; with push, if there is a process of the push sender.
+fn description(
+    layout: &Layout,
+    ports: Ports,
+    tokens: &[PathBuf],
+    pids: &[(Service, u32)],
+) -> Value {
     let url = |service| format!("http://{}", ports.of(service));
-    let data: serde_json::Map<_, _> = Service::ALL
-        .into_iter()
+    let push = pids
+        .iter()
+        .any(|(service, _)| *service == Service::PushSender);
+    let data: serde_json::Map<_, _> = Service::of(push)
         .map(|service| (service.name().to_owned(), json!(layout.data(service))))
         .collect();
-    let pids: serde_json::Map<_, _> = Service::ALL
-        .into_iter()
-        .zip(pids)
+    let pids: serde_json::Map<_, _> = pids
+        .iter()
         .map(|(service, pid)| (service.name().to_owned(), json!(pid)))
         .collect();
-    json!({
+    let mut document = json!({
         "relay": format!("{}/", url(Service::Relay)),
         "gateway": url(Service::Gateway),
         "ohttp_keys": format!("{}/ohttp-keys", url(Service::Relay)),
@@ -298,7 +321,16 @@ fn description(layout: &Layout, ports: Ports, tokens: &[PathBuf], pids: [u32; 4]
         "data": data,
         "pids": pids,
         "account_tokens": tokens,
-    })
+    });
+    if let (true, Some(members)) = (push, document.as_object_mut()) {
+        let push = json!({
+            "relay": format!("{}{}", url(Service::Relay), config::PUSH_PATH),
+            "ohttp_keys": format!("{}{}/ohttp-keys", url(Service::Relay), config::PUSH_PATH),
+            "sender": url(Service::PushSender),
+        });
+        members.insert("push".to_owned(), push);
+    }
+    document
 }
 
 /// `cargo xtask stack`: runs until SIGINT or SIGTERM.
@@ -314,16 +346,17 @@ pub async fn run(settings: &Settings) -> Result<()> {
         log,
         store,
         accounts,
+        push,
         ..
     } = *settings;
-    let starting = Stack::start(layout.clone(), ports, log, store, accounts);
+    let starting = Stack::start(layout.clone(), ports, log, store, accounts, push);
     let stack = tokio::select! {
         started = starting => started?,
         () = interrupts.next() => return Ok(()),
     };
-    for service in Service::ALL {
+    for service in Service::of(settings.push) {
         println!(
-            "  {:<8} http://{}  (admin http://{})",
+            "  {:<12} http://{}  (admin http://{})",
             service.name(),
             ports.of(service),
             ports.admin_of(service)
@@ -371,12 +404,27 @@ impl Interrupts {
 mod tests {
     use super::*;
 
+    fn pids(push: bool) -> Vec<(Service, u32)> {
+        Service::of(push).zip(1..).collect()
+    }
+
+    #[test]
+    fn stack_json_of_a_stack_with_push_says_where_devices_register() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(directory.path()).unwrap();
+        let ports = Ports::from(4200).unwrap();
+        let document = description(&layout, ports, &[], &pids(true));
+        assert_eq!(document["push"]["relay"], "http://127.0.0.1:4200/push");
+        assert_eq!(document["push"]["sender"], "http://127.0.0.1:4205");
+        assert_eq!(document["pids"]["push-sender"], 6);
+    }
+
     #[test]
     fn stack_json_has_exactly_the_documented_keys() {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::prepare(directory.path()).unwrap();
         let ports = Ports::from(4200).unwrap();
-        let document = description(&layout, ports, &["token".into()], [1, 2, 3, 4]);
+        let document = description(&layout, ports, &["token".into()], &pids(false));
         let keys: Vec<_> = document.as_object().unwrap().keys().cloned().collect();
         let mut expected = [
             "relay",

@@ -19,17 +19,21 @@ use super::{
 use crate::{http, launch};
 
 /// A service asks for what the ones before it have: the delivery service for the issuer's keys.
-const START_ORDER: [Service; 4] = [
+const START_ORDER: [Service; 6] = [
     Service::Issuer,
+    Service::PushSender,
+    Service::PushGateway,
     Service::Ds,
     Service::Gateway,
     Service::Relay,
 ];
 /// Each is drained while those that it asks are still there.
-const STOP_ORDER: [Service; 4] = [
+const STOP_ORDER: [Service; 6] = [
     Service::Relay,
     Service::Gateway,
     Service::Ds,
+    Service::PushGateway,
+    Service::PushSender,
     Service::Issuer,
 ];
 
@@ -72,7 +76,7 @@ struct Program {
 }
 
 impl Stack {
-    /// Starts the four services of `layout` and waits until all are ready.
+    /// Starts the services of `layout`, with those that wake devices if `push` says so, and waits until all are ready.
     ///
     /// # Errors
     /// Another stack runs there, a port is taken, a binary is missing, or a service does not
@@ -83,6 +87,7 @@ impl Stack {
         log: LogLevel,
         store: StoreEngine,
         accounts: usize,
+        push: bool,
     ) -> Result<Self> {
         let lock = layout.lock()?;
         if let Some(address) = ports.in_use() {
@@ -97,9 +102,12 @@ impl Stack {
             StoreEngine::Rocksdb => None,
             StoreEngine::Postgres => Some(Database::start(&layout).await?),
         };
-        config::write(&layout, ports, log, &accounts, database.as_ref())?;
+        config::write(&layout, ports, log, &accounts, database.as_ref(), push)?;
         let mut supervisors = Vec::new();
         for service in START_ORDER {
+            if !push && Service::PUSH.contains(&service) {
+                continue;
+            }
             let program = Program::new(&layout, ports, service)?;
             let log = program.log.clone();
             let founded = layout.founded(service);
@@ -115,7 +123,9 @@ impl Stack {
                 })?,
             ));
         }
-        let pids = Service::ALL.map(|service| ready_of(&supervisors, service));
+        let pids = Service::of(push)
+            .map(|service| (service, ready_of(&supervisors, service)))
+            .collect();
         let scribe = Scribe {
             layout: layout.clone(),
             ports,
@@ -378,28 +388,30 @@ struct Scribe {
     layout: Layout,
     ports: Ports,
     tokens: Vec<PathBuf>,
-    pids: [watch::Receiver<u32>; 4],
+    pids: Vec<(Service, watch::Receiver<u32>)>,
 }
 
 impl Scribe {
     fn write(&self) -> Result<()> {
-        let pids = self.pids.each_ref().map(|pid| *pid.borrow());
-        let document = description(&self.layout, self.ports, &self.tokens, pids);
+        let pids: Vec<_> = self
+            .pids
+            .iter()
+            .map(|(service, pid)| (*service, *pid.borrow()))
+            .collect();
+        let document = description(&self.layout, self.ports, &self.tokens, &pids);
         write_whole(&self.layout.stack_json(), &format!("{document:#}\n"))
     }
 
-    async fn run(mut self) {
-        loop {
-            let [relay, gateway, ds, issuer] = &mut self.pids;
-            let changed = tokio::select! {
-                changed = relay.changed() => changed,
-                changed = gateway.changed() => changed,
-                changed = ds.changed() => changed,
-                changed = issuer.changed() => changed,
-            };
-            if changed.is_err() {
-                return;
-            }
+    async fn run(self) {
+        let (told, mut changes) = tokio::sync::mpsc::channel(1);
+        for (_, pid) in &self.pids {
+            let (mut pid, told) = (pid.clone(), told.clone());
+            tokio::spawn(async move {
+                while pid.changed().await.is_ok() && told.send(()).await.is_ok() {}
+            });
+        }
+        drop(told);
+        while changes.recv().await.is_some() {
             if let Err(error) = self.write() {
                 eprintln!("stack.json: {error:#}");
             }
