@@ -93,7 +93,7 @@ endif
 
 # The programs first: some of them run services.
 bench: build
-	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench messages --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead
+	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench messages --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead --bench feed
 
 # Both in one run. Unpacks ejabberd in a temporary directory and installs nothing.
 compare: build

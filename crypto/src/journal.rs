@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use protocol::Wire as _;
 use protocol::codec::opaque;
+use protocol::feed::{FEED_TICK_LABEL, FeedTickTbs, Tick};
 use protocol::group::{
     JOIN_CODE_LABEL, JoinCode, JoinCodeTbs, RECOVERY_KEY_LABEL, RecoveryKey, RecoveryKeyTbs,
 };
@@ -194,6 +195,33 @@ impl HeadSigner {
     #[must_use]
     pub fn public(&self) -> [u8; 32] {
         self.key.public()
+    }
+
+    /// Signs a tick of the feed, with a label of its own.
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`] never: Ed25519 signatures are 64 bytes.
+    pub fn sign_tick(&self, tick: FeedTickTbs) -> Result<Tick, CryptoError> {
+        let signature = self.key.sign(FEED_TICK_LABEL, &tick.encode());
+        let FeedTickTbs {
+            version,
+            generation,
+            resolution,
+            number,
+            previous,
+            count,
+            coded,
+        } = tick;
+        Ok(Tick {
+            version,
+            generation,
+            resolution,
+            number,
+            previous,
+            count,
+            coded,
+            signature: signature.try_into().map_err(|_| CryptoError::Backend)?,
+        })
     }
 
     /// Signs the end of a segment.

@@ -7,6 +7,7 @@
 pub mod aead;
 pub mod connection;
 pub mod credential;
+pub mod feed;
 pub mod hpke;
 pub mod journal;
 pub mod kdf;

@@ -9,6 +9,7 @@
 //! exporter "journal key" of the same epoch
 //!   k_0 ┬─ "next" ─▶ k_1 ─ "next" ─▶ …                             entry keys, one an epoch
 //!       └─ "tag" ──▶ T_0 ─ "next" ─▶ …                             tag keys, one a day
+//!                    └─ "feed" ─▶ F_0 ─ "tick", resolution, number ─▶ tag
 //! exporter "welcome" of the epoch of an Add
 //!   X ─ "welcome of", KeyPackageRef ─┬─ "welcome id"               where a Welcome is found
 //!                                    └─ "welcome key"              what opens it
@@ -20,9 +21,10 @@
 //! All labels carry the prefix of [`kdf`]. A key is used up by the step that ratchets it on.
 
 use protocol::codec::WireSecret;
+use protocol::feed::{Resolution, Tag};
 use protocol::group::NextSegment;
 use protocol::ids::{
-    GroupId, JoinRecordId, PoolId, RecoveryRowId, RotationEpoch, SegmentId, WelcomeId,
+    GroupId, JoinRecordId, PoolId, RecoveryRowId, RotationEpoch, SegmentId, TickNumber, WelcomeId,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -111,6 +113,8 @@ keys! {
     JournalKey;
     /// `T_d`: names a segment in the feed of one day.
     TagKey;
+    /// `F_d`: makes a segment's tags of one day.
+    FeedKey;
     /// `W`: opens the link keys of a segment. Never known to the service.
     WrapperKey;
     /// `X`: finds and opens the Welcomes of one epoch. Never known to the service.
@@ -176,6 +180,27 @@ impl JournalKey {
     #[must_use]
     pub fn tag_key(&self) -> TagKey {
         derived(self.expose(), "tag")
+    }
+}
+
+impl TagKey {
+    /// What makes the tags of its day.
+    #[must_use]
+    pub fn feed_key(&self) -> FeedKey {
+        derived(self.expose(), "feed")
+    }
+}
+
+impl FeedKey {
+    /// The segment's tag in a tick of the key's day.
+    #[must_use]
+    pub fn tag(&self, resolution: Resolution, number: TickNumber) -> Tag {
+        let context = [&[resolution as u8][..], &number.0.to_be_bytes()].concat();
+        Tag(u64::from_be_bytes(kdf::derive(
+            self.expose(),
+            "tick",
+            &context,
+        )))
     }
 }
 
@@ -282,6 +307,7 @@ mod tests {
                 .segment(&GroupId([3; 16]), RotationEpoch(0))
                 .0,
             *JournalKey::new(bytes).tag_key().expose(),
+            *TagKey::new(bytes).feed_key().expose(),
             JoinKey::new(bytes).record_id(&group).0,
             *JoinCodeSecret::new(bytes).permit().expose(),
             *JoinCodeSecret::new(bytes).hpke_seed().expose(),
@@ -318,6 +344,11 @@ mod tests {
                 hex(rotation.wrapper_key().expose()),
                 hex(JournalKey::new([4; 32]).tag_key().expose()),
                 hex(JournalKey::new([4; 32]).next().expose()),
+                hex(TagKey::new([4; 32]).feed_key().expose()),
+                hex(&FeedKey::new([4; 32])
+                    .tag(Resolution::Seconds20, TickNumber(5))
+                    .0
+                    .to_be_bytes()),
                 hex(&WelcomeSecret::new([5; 32]).of(b"ref").0.0),
                 hex(&recovery_row_id(&group, b"key").0),
             ]
@@ -326,12 +357,14 @@ mod tests {
         );
     }
 
-    const FIXTURE: [&str; 7] = [
+    const FIXTURE: [&str; 9] = [
         "62fdc348c4688bc0",
         "3df8f95e2446c4c6",
         "dae01330f03cf48a",
         "488f5afd99493201",
         "998325ca8c3b813c",
+        "FEED",
+        "TICK",
         "9c838d0cc23625ca",
         "a4bb0ff746c9797f",
     ];

@@ -4,6 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use protocol::Wire;
 use protocol::connections::*;
+use protocol::feed::{TagSet, Tick};
 use protocol::follow::*;
 use protocol::group::*;
 use protocol::inbox::*;
@@ -56,6 +57,7 @@ const DECODERS: &[fn(&[u8])] = decoders![
     FollowBegun,
     FollowedStretch,
     SeenHead,
+    Tick,
     WelcomeContent,
     JoinInfo,
     WelcomePointer,
@@ -87,5 +89,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(received) = ReceivedRequest::decode(bytes) {
         assert!(bytes.starts_with(received.signed_bytes));
+    }
+    if let Some((count, coded)) = bytes.split_first_chunk::<4>() {
+        let _ = TagSet::decode(u32::from_be_bytes(*count), coded);
     }
 });

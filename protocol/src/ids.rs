@@ -84,6 +84,8 @@ numbers! {
     Week(u16);
     /// Whole minutes since the Unix epoch: for what must not tell clocks apart.
     Minute(u32);
+    /// A tick of the activity feed: whole ticks of its resolution since the Unix epoch.
+    TickNumber(u64);
 }
 
 impl Position {

@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod connections;
 pub mod directory;
+pub mod feed;
 pub mod follow;
 pub mod group;
 pub mod ids;

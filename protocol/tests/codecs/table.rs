@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use protocol::codec::WireSecret;
 use protocol::connections::*;
+use protocol::feed::*;
 use protocol::follow::*;
 use protocol::group::*;
 use protocol::ids::*;
@@ -101,7 +102,7 @@ macro_rules! wire_types {
 wire_types! {
     numbers:
         GroupId SegmentId PoolId JoinRecordId RecoveryRowId WelcomeId InboxId InboxEntryId Digest
-        ChainHead Epoch RotationEpoch Step Position LeafIndex Day Week Minute Capabilities;
+        ChainHead Epoch RotationEpoch Step Position LeafIndex Day Week Minute TickNumber Capabilities;
     structs:
         SignedRequest { version, operation, minute, nonce, sender, body, signature }
         PartialGroupInfo { extensions, signature }
@@ -165,6 +166,8 @@ wire_types! {
         FollowedStretch { head, step, closed, first, entries }
         SignedHead { generation, next, chain, signature }
         JournalHeadTbs { generation, segment, next, chain }
+        Tick { version, generation, resolution, number, previous, count, coded, signature }
+        FeedTickTbs { version, generation, resolution, number, previous, count, coded }
         Place { rotation_epoch, position }
         SeenHead { segment, head }
         WelcomeUpload { id, sealed }
@@ -225,6 +228,7 @@ wire_types! {
         Wake { handle, reason, delay_ms }
         WakeRequest { version, wakes };
     enums:
+        Resolution { Seconds2, Seconds20, Minutes2, Minutes20, Hours2, Day }
         Sender { Leaf(LeafIndex), Key(VLBytes) }
         GroupKind { Group, Connection, SingleUser }
         JoinCodeChange { Make(NewJoinCode), Revoke(RecoveryRowId) }
