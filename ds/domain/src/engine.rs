@@ -53,11 +53,17 @@ pub enum Table {
     Store = 18,
     /// Heads of segments that are closed. By day.
     ClosedHeads = 19,
+    /// What was accepted since the last tick of the feed.
+    FeedNotes = 20,
+    /// What coarser ticks of the feed will have, and how far all have come.
+    FeedPeriods = 21,
+    /// Ticks of the feed. By day.
+    FeedTicks = 22,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 19] = [
+    pub const ALL: [Table; 22] = [
         Self::Groups,
         Self::GroupParts,
         Self::Reservations,
@@ -77,6 +83,9 @@ impl Table {
         Self::RetiredIssuerKeys,
         Self::Store,
         Self::ClosedHeads,
+        Self::FeedNotes,
+        Self::FeedPeriods,
+        Self::FeedTicks,
     ];
 
     /// Whether its rows go with their day.
@@ -93,6 +102,7 @@ impl Table {
                 | Self::InboxEntries
                 | Self::Results
                 | Self::ClosedHeads
+                | Self::FeedTicks
         )
     }
 
@@ -119,6 +129,9 @@ impl Table {
             Self::RetiredIssuerKeys => "retired_issuer_keys",
             Self::Store => "store",
             Self::ClosedHeads => "closed_heads",
+            Self::FeedNotes => "feed_notes",
+            Self::FeedPeriods => "feed_periods",
+            Self::FeedTicks => "feed_ticks",
         }
     }
 }

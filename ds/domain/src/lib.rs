@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod engine;
 pub mod env;
 pub mod execution;
+pub mod feed;
 #[cfg(test)]
 mod fixtures;
 pub mod group;

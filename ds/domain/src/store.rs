@@ -130,6 +130,8 @@ pub struct NextHead {
     pub head: Versioned,
     /// Nothing follows: it is kept until the end of this day.
     pub closed_until: Option<Day>,
+    /// That it has gone on, for the feed.
+    pub note: Option<(Key, Vec<u8>)>,
 }
 
 /// An entry that is appended.
@@ -660,6 +662,7 @@ impl NextHead {
     pub fn lower(self, batch: &mut Batch) {
         let key = self.segment.key();
         at_version(batch, key.clone(), self.expected);
+        batch.puts.extend(self.note);
         match self.closed_until {
             None => batch.puts.push((key, self.head.into_value())),
             Some(last_day) => {

@@ -10,6 +10,7 @@ pub mod config;
 mod directory;
 mod error;
 mod execute;
+mod feed;
 mod follow;
 pub mod foundation;
 mod init;

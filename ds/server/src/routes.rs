@@ -17,6 +17,7 @@ use ds_domain::store::closed_issuer_key;
 use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
 use http::{HeaderMap, HeaderValue, header};
+use protocol::feed::FEED_PATH;
 use protocol::operation::DIRECTORY_PATH;
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
@@ -25,6 +26,7 @@ use service::gateway_auth::{GatewaySecret, require_gateway};
 use service::http::RequestBody;
 
 use crate::directory::directory;
+use crate::feed;
 use crate::follow::NoStream;
 use crate::load::{BUSY_MS, Busy, Place};
 use crate::problem;
@@ -61,9 +63,15 @@ impl WithOperation for Route {
     }
 }
 
-/// All operations and the directory, for the gateway only.
+/// All operations, the directory and the feed, for the gateway only.
 pub fn router(server: Shared, gateway: GatewaySecret) -> Router {
-    let mut router = service::http::router::<Shared>().route(DIRECTORY_PATH, get(directory));
+    let mut router = service::http::router::<Shared>()
+        .route(DIRECTORY_PATH, get(directory))
+        .route(&format!("{FEED_PATH}/latest"), get(feed::latest))
+        .route(
+            &format!("{FEED_PATH}/{{seconds}}/{{number}}"),
+            get(feed::tick),
+        );
     for number in Number::ALL {
         router = match number {
             // It waits.

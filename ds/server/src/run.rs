@@ -80,6 +80,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
     let pushing = start_push(&config, &server)?;
     let listener = service::http::bind(config.listen).await?;
     let upkeep = tokio::spawn(upkeep(Arc::clone(&server), client, config.clone()));
+    let feed = tokio::spawn(crate::feed::keep(Arc::clone(&server)));
     let lost = lost(rocks, probe, process.shutdown.clone());
     offer_commands(&process, &config, &server);
     process.readiness.ready();
@@ -91,6 +92,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         why = lost => Err(RunError::Lost(why)),
     };
     upkeep.abort();
+    feed.abort();
     if let Some(pushing) = pushing {
         pushing.abort();
     }

@@ -52,7 +52,10 @@ fn load(table: Table) -> Load {
         | Table::InboxEntries
         | Table::RetiredIssuerKeys
         | Table::Store
-        | Table::ClosedHeads => Load::Light,
+        | Table::ClosedHeads
+        | Table::FeedNotes
+        | Table::FeedPeriods
+        | Table::FeedTicks => Load::Light,
     }
 }
 

@@ -8,6 +8,7 @@ use protocol::problem::ProblemType;
 
 use super::head::{Head, StoredHead, shelf};
 use crate::env::{Env, Version};
+use crate::feed;
 use crate::refusal::Stop;
 use crate::rows::SegmentRow;
 use crate::store::{Appended, NewEntry, NewHead, NextHead, Stretch, class_byte};
@@ -169,11 +170,16 @@ impl Journal {
             .ok_or(Stop::Internal("a segment that begins does not go on"))?;
         let last_day = self.head.days.last();
         let last_day = last_day.map(|(day, _)| shelf(self.head.kept.handshake(*day)));
+        let note = match self.entries.is_empty() {
+            true => None,
+            false => Some(feed::note(self.head.tag_day, &self.head.tag_key, env)?),
+        };
         let head = NextHead {
             segment: self.row,
             expected,
             head: self.head.seal(env)?,
             closed_until: last_day.filter(|_| self.head.closed),
+            note,
         };
         Ok((head, self.entries))
     }

@@ -10,13 +10,13 @@ use super::*;
 
 /// Two clocks: one that is set, and one that nobody sets.
 #[derive(Debug)]
-struct Watch {
+pub(super) struct Watch {
     wall: AtomicU64,
     steady: AtomicU64,
 }
 
 impl Watch {
-    fn jump(&self, ms: u64) {
+    pub(super) fn jump(&self, ms: u64) {
         self.wall.fetch_add(ms, Ordering::SeqCst);
     }
 
@@ -37,7 +37,7 @@ impl Clock for Watch {
 }
 
 /// A node whose clocks are in the test's hands.
-fn watched(memory: Arc<Memory>) -> (Running, Arc<Watch>) {
+pub(super) fn watched(memory: Arc<Memory>) -> (Running, Arc<Watch>) {
     let clock = Arc::new(Watch {
         wall: NOON_MS.into(),
         steady: 5.into(),

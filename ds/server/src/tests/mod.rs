@@ -1,6 +1,7 @@
 mod bounds;
 mod directory;
 mod expiry;
+mod feed;
 mod follow;
 mod listener;
 mod nodes;
