@@ -31,6 +31,8 @@ pub struct Config {
     pub idle_connections: usize,
     #[serde(default = "default_directory_path")]
     pub directory_path: String,
+    #[serde(default = "default_feed_path")]
+    pub feed_path: String,
     pub keys: KeySettings,
     pub targets: Vec<TargetSettings>,
     #[serde(default)]
@@ -185,6 +187,10 @@ fn default_new_connections_of_address_per_second() -> u32 {
     100
 }
 
+fn default_feed_path() -> String {
+    "/v1/feed".to_owned()
+}
+
 fn default_directory_path() -> String {
     "/v1/directory".to_owned()
 }
@@ -229,6 +235,7 @@ mod tests {
             default_new_connections_of_address_per_second()
         );
         assert_eq!(config.directory_path, default_directory_path());
+        assert_eq!(config.feed_path, default_feed_path());
         assert_eq!(config.keys.kems, default_kems());
         assert_eq!(config.keys.rotation_seconds, default_rotation_seconds());
         assert_eq!(config.keys.overlap_seconds, default_overlap_seconds());

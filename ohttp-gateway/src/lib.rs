@@ -10,6 +10,7 @@
 //! | `POST /.well-known/ohttp-gateway` | the same: the place where RFC 9540 has a gateway by default |
 //! | `GET` of either of them and of `/ohttp-keys` | the key configurations |
 //! | `GET /service-directory` | the directory of the delivery service: public, for mirrors |
+//! | `GET /feed/latest`, `GET /feed/SECONDS/NUMBER` | its activity feed: public, for mirrors |
 //!
 //! | command | does |
 //! |---|---|
@@ -39,12 +40,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use service::addresses::AddressLimits;
+use service::feed::{Asked, FeedMirror};
 use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
 use service::mirror::{DIRECTORY, Keeping, Mirror};
@@ -126,6 +128,9 @@ struct Parts {
     /// What the delivery service announces, fetched once for everybody, and where it is.
     directory: Mirror,
     directory_url: Option<reqwest::Url>,
+    feed: FeedMirror,
+    /// That of the pointer.
+    feed_url: Option<reqwest::Url>,
     /// Of who sends requests; keys are for everybody.
     certificate_required: bool,
     replay: ReplaySettings,
@@ -174,6 +179,8 @@ impl Gateway {
             keys: KeyRing::load(&config.keys, &config.replay, clock.now_unix_ms())?,
             directory: Mirror::new(&DIRECTORY, Arc::clone(&clock), Keeping::BRIEFLY),
             directory_url: targets.public(&config.directory_path),
+            feed: FeedMirror::new(Arc::clone(&clock)),
+            feed_url: targets.public(&format!("{}/latest", config.feed_path)),
             targets,
             upstream: Upstream::new(config, secret.header_value())?,
             relays: Relays::load(&config.relays, config.relay_limit)?,
@@ -196,6 +203,8 @@ impl Gateway {
             .route(configs::PATH, gateway())
             .route("/ohttp-keys", get(key_configs))
             .route("/service-directory", get(directory))
+            .route("/feed/latest", get(latest_ticks))
+            .route("/feed/{seconds}/{number}", get(tick))
             .with_state(Arc::clone(&self.0))
     }
 
@@ -330,6 +339,17 @@ async fn directory(State(gateway): State<Arc<Parts>>) -> Response {
     gateway.directory.show(&gateway.shutdown, fetch).await
 }
 
+async fn latest_ticks(State(gateway): State<Arc<Parts>>) -> Response {
+    gateway.show_feed(Some(Asked::Latest)).await
+}
+
+async fn tick(
+    State(gateway): State<Arc<Parts>>,
+    Path((seconds, number)): Path<(String, String)>,
+) -> Response {
+    gateway.show_feed(Asked::of(&seconds, &number)).await
+}
+
 async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Request) -> Response {
     // By its head alone: of a stranger's request nothing is collected.
     let is_chunked = match gateway.admit(&request) {
@@ -384,6 +404,15 @@ enum Route {
 }
 
 impl Parts {
+    async fn show_feed(&self, asked: Option<Asked>) -> Response {
+        let fetch = |asked: Asked| async move {
+            // Beside the pointer.
+            let url = self.feed_url.as_ref()?.join(&asked.path()).ok()?;
+            self.upstream.document(url, asked.document()).await
+        };
+        self.feed.show(asked, &self.shutdown, fetch).await
+    }
+
     /// Whether the request is chunked, if its sender may ask and it is one of ours.
     fn admit(&self, request: &Request) -> Result<bool, Refusal> {
         let is_certified = request.extensions().get() == Some(&IsCertified(true));

@@ -25,6 +25,9 @@ pub struct Config {
     pub gateway_ca_file: Option<PathBuf>,
     #[serde(default)]
     pub relay_secret_file: Option<PathBuf>,
+    /// Whether the activity feed is mirrored.
+    #[serde(default = "default_feed")]
+    pub feed: bool,
     #[serde(default)]
     pub gateways: Vec<GatewaySettings>,
     #[serde(default)]
@@ -72,6 +75,12 @@ pub struct GatewaySettings {
     /// Absent: `ohttp-keys` beside `url`.
     #[serde(default)]
     pub keys_url: Option<String>,
+    /// Whether the activity feed of the service behind it is mirrored.
+    #[serde(default = "default_feed")]
+    pub feed: bool,
+    /// Absent: `feed` beside `url`.
+    #[serde(default)]
+    pub feed_url: Option<String>,
     /// Addresses of the gateway's nodes, of which one is asked at a time. Empty: the addresses of
     /// the name in `url`.
     #[serde(default)]
@@ -116,6 +125,8 @@ impl Config {
             path: "/".to_owned(),
             url: url.clone(),
             keys_url: None,
+            feed: self.feed,
+            feed_url: None,
             addresses: Vec::new(),
             http: HttpVersion::default(),
             relay_secret_file: self.relay_secret_file.clone(),
@@ -141,7 +152,11 @@ impl Config {
             return Err(RelayError::NoGateway);
         }
         for gateway in &gateways {
-            for url in [Some(&gateway.url), gateway.keys_url.as_ref()] {
+            for url in [
+                Some(&gateway.url),
+                gateway.keys_url.as_ref(),
+                gateway.feed_url.as_ref(),
+            ] {
                 let is_clear = url.is_some_and(|url| is_http(url));
                 let is_near = self.allow_cleartext
                     || match gateway.addresses.as_slice() {
@@ -178,11 +193,15 @@ fn is_loopback(url: &str) -> bool {
 /// `/`, or `/name` with letters, digits, `-` and `_`, which no route of ours begins with.
 fn is_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|name| {
-        name != "ohttp-keys"
+        !matches!(name, "ohttp-keys" | "feed")
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     })
+}
+
+fn default_feed() -> bool {
+    true
 }
 
 fn default_connect_seconds() -> u64 {
@@ -241,6 +260,7 @@ mod tests {
     fn the_sample_file_is_valid_and_shows_the_defaults() {
         let sample = parse(include_str!("../sample.toml"));
         let least = parse(LEAST);
+        assert_eq!(sample.feed, least.feed);
         assert_eq!(sample.connect_seconds, least.connect_seconds);
         assert_eq!(sample.forward_seconds, least.forward_seconds);
         assert_eq!(sample.answer_seconds, least.answer_seconds);

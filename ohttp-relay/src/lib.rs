@@ -9,6 +9,7 @@
 //! | `POST /`, `POST /NAME` | forwards a `message/ohttp-req` or `message/ohttp-chunked-req` to the gateway of that path |
 //! | `GET /ohttp-keys`, `GET /NAME/ohttp-keys` | mirrors the gateway's key configurations, so that the gateway sees no client |
 //! | `GET /service-directory`, `GET /NAME/service-directory` | mirrors the directory of the service behind the gateway |
+//! | `GET /feed/latest`, `GET /feed/SECONDS/NUMBER`, also below `/NAME` | mirrors the activity feed of that service, unless it is off |
 //!
 //! A request is collected before it goes on; answers pass through in pieces.
 
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use metrics::{Counter, Histogram};
 use service::addresses::AddressLimits;
+use service::feed::{Asked, FeedMirror};
 use service::http::Server;
 use service::mirror::{DIRECTORY, KEYS, Keeping, Mirror};
 use service::start::Process;
@@ -107,6 +109,7 @@ struct Route {
     /// different keys to different clients by who asks.
     keys: Mirror,
     directory: Mirror,
+    feed: FeedMirror,
     padding: Option<Padding>,
     shutdown: Shutdown,
     grace: Duration,
@@ -164,6 +167,7 @@ impl Relay {
                 upstream,
                 keys: Mirror::new(&KEYS, Arc::clone(clock), KEEPING),
                 directory: Mirror::new(&DIRECTORY, Arc::clone(clock), KEEPING),
+                feed: FeedMirror::new(Arc::clone(clock)),
                 padding: config.require_padding.clone(),
                 shutdown: shutdown.clone(),
                 grace: config.grace(),
@@ -174,6 +178,11 @@ impl Relay {
                 .route(&format!("{base}/"), post(forward))
                 .route(&format!("{base}/ohttp-keys"), get(ohttp_keys))
                 .route(&format!("{base}/service-directory"), get(directory));
+            if settings.feed {
+                routes = routes
+                    .route(&format!("{base}/feed/latest"), get(latest_ticks))
+                    .route(&format!("{base}/feed/{{seconds}}/{{number}}"), get(tick));
+            }
             if !base.is_empty() {
                 routes = routes.route(base, post(forward));
             }
@@ -252,6 +261,13 @@ impl Route {
     }
 }
 
+impl Route {
+    async fn show_feed(&self, asked: Option<Asked>) -> Response {
+        let fetch = |asked| self.upstream.feed(asked);
+        self.feed.show(asked, &self.shutdown, fetch).await
+    }
+}
+
 async fn ohttp_keys(State(route): State<Arc<Route>>) -> Response {
     let fetch = route.upstream.key_configs();
     route.keys.show(&route.shutdown, fetch).await
@@ -260,4 +276,15 @@ async fn ohttp_keys(State(route): State<Arc<Route>>) -> Response {
 async fn directory(State(route): State<Arc<Route>>) -> Response {
     let fetch = route.upstream.directory();
     route.directory.show(&route.shutdown, fetch).await
+}
+
+async fn latest_ticks(State(route): State<Arc<Route>>) -> Response {
+    route.show_feed(Some(Asked::Latest)).await
+}
+
+async fn tick(
+    State(route): State<Arc<Route>>,
+    Path((seconds, number)): Path<(String, String)>,
+) -> Response {
+    route.show_feed(Asked::of(&seconds, &number)).await
 }

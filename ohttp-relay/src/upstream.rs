@@ -11,8 +11,9 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use service::body::{BodyError, read_at_most};
+use service::feed::Asked;
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
-use service::mirror::{DIRECTORY, Document, Fetched, KEYS};
+use service::mirror::{DIRECTORY, Document, FEED, Fetched, KEYS};
 use service::problem::PROBLEM_JSON;
 use service::tls::ClientTls;
 use service::{Problem, Shutdown};
@@ -56,6 +57,8 @@ pub(crate) struct Upstream {
     gateway: Uri,
     keys: Uri,
     directory: Uri,
+    /// Ticks are below it.
+    feed: Uri,
     authorization: Option<HeaderValue>,
     forward: Duration,
     bounds: Bounds,
@@ -74,6 +77,10 @@ impl Upstream {
             None => beside(&gateway, KEYS.name)?,
         };
         let directory = beside(&gateway, DIRECTORY.name)?;
+        let feed = match &settings.feed_url {
+            Some(url) => gateway_uri(url)?,
+            None => beside(&gateway, FEED.name)?,
+        };
         let secret = settings
             .relay_secret_file
             .as_deref()
@@ -113,6 +120,7 @@ impl Upstream {
             gateway,
             keys,
             directory,
+            feed,
             authorization: secret.map(|secret| secret.header_value()),
             forward: Duration::from_secs(config.forward_seconds),
             bounds: Bounds {
@@ -242,6 +250,19 @@ impl Upstream {
     /// The directory of the service behind the gateway, which shows it beside its keys.
     pub(crate) async fn directory(&self) -> Option<Fetched> {
         self.document(&self.directory, &DIRECTORY).await
+    }
+
+    /// A part of the activity feed of that service.
+    pub(crate) async fn feed(&self, asked: Asked) -> Option<Fetched> {
+        let mut parts = self.feed.clone().into_parts();
+        let path = format!(
+            "{}/{}",
+            self.feed.path().trim_end_matches('/'),
+            asked.path()
+        );
+        parts.path_and_query = Some(path.parse().ok()?);
+        let uri = Uri::from_parts(parts).ok()?;
+        self.document(&uri, asked.document()).await
     }
 
     async fn document(&self, uri: &Uri, document: &Document) -> Option<Fetched> {

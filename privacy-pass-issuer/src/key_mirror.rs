@@ -1,5 +1,5 @@
-//! A mirror of an OHTTP gateway's key configurations and of the directory of the service behind it,
-//! for clients that take neither their relay nor the service at its word: the issuer's operator is
+//! A mirror of an OHTTP gateway's key configurations, and of directory and activity feed of the
+//! service behind it, for clients that take neither their relay nor the service at its word: the issuer's operator is
 //! another, and reaches the gateway by another way. The same bytes for everybody; they are not
 //! looked into ([`service::mirror`]).
 
@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path as UrlPath, State};
 use axum::response::Response;
 use axum::routing::get;
+use service::feed::{Asked, FeedMirror};
 use service::mirror::{DIRECTORY, Document, Fetched, KEYS, Keeping, Mirror};
 use service::{SharedClock, Shutdown};
 
@@ -32,7 +33,15 @@ struct Mirrored {
     shutdown: Shutdown,
 }
 
-/// `GET /ohttp-keys` and `GET /service-directory`.
+struct Feed {
+    http: reqwest::Client,
+    /// Where the gateway shows the pointer.
+    url: reqwest::Url,
+    mirror: FeedMirror,
+    shutdown: Shutdown,
+}
+
+/// `GET /ohttp-keys`, `GET /service-directory` and what is below `/feed`.
 ///
 /// # Errors
 /// [`KeyMirrorError`].
@@ -62,7 +71,39 @@ pub fn router(
         let path = format!("/{}", document.name);
         Ok::<_, KeyMirrorError>(Router::new().route(&path, get(shown).with_state(mirrored)))
     };
-    Ok(mirrored(&KEYS)?.merge(mirrored(&DIRECTORY)?))
+    let feed = Arc::new(Feed {
+        url: base.join("feed/latest").map_err(|_| KeyMirrorError::Url)?,
+        mirror: FeedMirror::new(Arc::clone(&clock)),
+        http: http.clone(),
+        shutdown: shutdown.clone(),
+    });
+    let feed = Router::new()
+        .route("/feed/latest", get(latest_ticks))
+        .route("/feed/{seconds}/{number}", get(tick))
+        .with_state(feed);
+    Ok(mirrored(&KEYS)?.merge(mirrored(&DIRECTORY)?).merge(feed))
+}
+
+async fn latest_ticks(State(feed): State<Arc<Feed>>) -> Response {
+    feed.show(Some(Asked::Latest)).await
+}
+
+async fn tick(
+    State(feed): State<Arc<Feed>>,
+    UrlPath((seconds, number)): UrlPath<(String, String)>,
+) -> Response {
+    feed.show(Asked::of(&seconds, &number)).await
+}
+
+impl Feed {
+    async fn show(&self, asked: Option<Asked>) -> Response {
+        let fetch = |asked: Asked| async move {
+            let url = self.url.join(&asked.path()).ok()?;
+            let response = self.http.get(url).send().await.ok()?;
+            asked.document().read(response.into()).await
+        };
+        self.mirror.show(asked, &self.shutdown, fetch).await
+    }
 }
 
 /// A client that trusts the authorities in `ca_file`, or those that the environment names, instead

@@ -17,6 +17,7 @@
 //! | `POST /token-request` | several: `application/private-token-generic-batch-request` → `…-generic-batch-response` (draft-ietf-privacypass-batched-tokens §6) |
 //! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
 //! | `GET /service-directory`, with it | a mirror of the directory of the service behind it |
+//! | `GET /feed/latest`, `GET /feed/SECONDS/NUMBER`, with it | a mirror of the activity feed of that service |
 //! | `GET /.well-known/mimimi-reporting` | the certificate keys (`protocol::reporting::ReportingDirectory`) |
 //! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
 //! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |

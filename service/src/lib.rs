@@ -16,6 +16,7 @@ pub mod bound_files;
 pub mod config;
 mod connection;
 pub mod directory;
+pub mod feed;
 mod floods;
 pub mod founding;
 pub mod gateway_auth;

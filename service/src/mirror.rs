@@ -58,6 +58,20 @@ pub const DIRECTORY: Document = Document {
     max_bytes: 64 * 1024,
 };
 
+/// The pointer to the last ticks of an activity feed.
+pub const FEED: Document = Document {
+    name: "feed",
+    media_type: "application/json",
+    max_bytes: 4 * 1024,
+};
+
+/// A tick of it.
+pub const TICK: Document = Document {
+    name: "feed",
+    media_type: "application/mimi-ds-tick",
+    max_bytes: 4 << 20,
+};
+
 impl Document {
     /// Reads a server's answer. `None` if the server does not show the document now.
     pub async fn read<B>(&self, response: http::Response<B>) -> Option<Fetched>

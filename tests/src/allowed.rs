@@ -29,11 +29,19 @@ const ADMIN_ROUTES: [&str; 5] = [
     "/commands/{name}",
     "unmatched",
 ];
-const RELAY_ROUTES: [&str; 3] = ["/", "/ohttp-keys", "/service-directory"];
-const GATEWAY_ROUTES: [&str; 4] = [
+const RELAY_ROUTES: [&str; 5] = [
     "/",
     "/ohttp-keys",
     "/service-directory",
+    "/feed/latest",
+    "/feed/{seconds}/{number}",
+];
+const GATEWAY_ROUTES: [&str; 6] = [
+    "/",
+    "/ohttp-keys",
+    "/service-directory",
+    "/feed/latest",
+    "/feed/{seconds}/{number}",
     "/.well-known/ohttp-gateway",
 ];
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "other"];
