@@ -26,6 +26,24 @@ pub trait Service: Send + Sync {
 
     /// What all views of the service show.
     fn directory(&self) -> Directory;
+
+    /// A part of the activity feed, `latest` or `SECONDS/NUMBER`, as one of those who show it does.
+    /// Without it there is no feed.
+    fn feed(&self, path: &str, view: FeedView) -> Option<Vec<u8>> {
+        let _ = (path, view);
+        None
+    }
+}
+
+/// Who shows the activity feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedView {
+    /// Whom it is followed at.
+    Relay,
+    /// The service itself, which does not know who asks.
+    Service,
+    /// Somebody else.
+    Mirror,
 }
 
 /// A service that several clients share.

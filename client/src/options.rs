@@ -30,6 +30,10 @@ pub struct Options {
     pub pace: Pace,
     /// How the group in front is followed while somebody looks at events.
     pub following: Following,
+    /// Bytes that the activity feed may cost in a month of being followed without a pause: the
+    /// client takes the finest resolution that fits, and polls every group where none does, or
+    /// where the relay shows no feed. With none it polls every group, too.
+    pub feed_bytes: Option<u64>,
     /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
     pub service: Option<SharedService>,
 }
@@ -69,6 +73,7 @@ impl Default for Options {
             requests: RequestPolicy::default(),
             pace: Pace::default(),
             following: Following::default(),
+            feed_bytes: Some(1 << 30),
             service: None,
         }
     }

@@ -86,9 +86,9 @@ impl PushConsent {
     pub(crate) fn to_wire(self) -> protocol::push::Consent {
         protocol::push::Consent {
             pace: if self.batched {
-                protocol::push::Pace::Batched
+                protocol::push::WakePace::Batched
             } else {
-                protocol::push::Pace::Prompt
+                protocol::push::WakePace::Prompt
             },
             decoys: u8::from(self.decoys),
         }

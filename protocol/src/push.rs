@@ -95,7 +95,7 @@ pub struct AppAddress {
 /// record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
-pub enum Pace {
+pub enum WakePace {
     /// Soon.
     Prompt = 1,
     /// Seldom: for platforms that allow a few wake-ups an hour.
@@ -106,7 +106,7 @@ pub enum Pace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Consent {
     /// How often it is woken at most.
-    pub pace: Pace,
+    pub pace: WakePace,
     /// 1: it may be woken without news too. 0: never.
     pub decoys: u8,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::Wire as _;
 use protocol::push::{
     Address, Consent, DEVICE_LABEL, DeviceAct, DeviceRequest, DeviceRequestTbs, DeviceResponse,
-    Handle, MAX_AWAKE_SECONDS, MAX_HANDLES, Pace, Reason, Registration, VERSION, Wake,
+    Handle, MAX_AWAKE_SECONDS, MAX_HANDLES, Reason, Registration, VERSION, Wake, WakePace,
 };
 use service::SharedClock;
 use service::probe::{Probe, Trouble};
@@ -76,7 +76,7 @@ pub(crate) enum Effect {
 pub(crate) struct Reachable {
     pub(crate) device: DeviceId,
     pub(crate) tag: Tag,
-    pub(crate) pace: Pace,
+    pub(crate) pace: WakePace,
 }
 
 /// Why a handle leads nowhere. Counted; nobody is told.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use protocol::push::{MAX_DELAY_MS, Pace};
+use protocol::push::{MAX_DELAY_MS, WakePace};
 
 use crate::config::PaceSettings;
 use crate::devices::Reachable;
@@ -223,10 +223,10 @@ impl Wakes {
         self.pending.insert(tag, pending);
     }
 
-    fn pace_of(&self, pace: Pace) -> (u64, u64) {
+    fn pace_of(&self, pace: WakePace) -> (u64, u64) {
         match pace {
-            Pace::Prompt => (self.pace.prompt_ms, self.pace.prompt_jitter_ms),
-            Pace::Batched => (self.pace.batched_ms, self.pace.batched_jitter_ms),
+            WakePace::Prompt => (self.pace.prompt_ms, self.pace.prompt_jitter_ms),
+            WakePace::Batched => (self.pace.batched_ms, self.pace.batched_jitter_ms),
         }
     }
 }
@@ -248,7 +248,7 @@ mod tests {
         Reachable {
             device,
             tag,
-            pace: Pace::Prompt,
+            pace: WakePace::Prompt,
         }
     }
 

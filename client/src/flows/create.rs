@@ -120,8 +120,10 @@ impl Engine {
             Group::set_codes_since(db, id, 0)?;
             if let Some(accepted_ms) = accepted_ms {
                 let segment = Group::read(db, id)?.segment;
+                let day = Day::of(accepted_ms.min(now_ms));
                 let segment = Segment {
-                    tag_day: Day::of(accepted_ms.min(now_ms)),
+                    tag_day: day,
+                    day,
                     ..segment
                 };
                 segment.write(db, id)?;

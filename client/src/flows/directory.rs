@@ -154,7 +154,9 @@ impl Engine {
             // There is one view.
             let directory = service.directory();
             let known = self.of_known_signer(directory)?;
-            return self.take_directory(known);
+            self.take_directory(known)?;
+            self.disagreement = self.feed_disagreement().await?;
+            return Ok(());
         }
         self.adopt_directory()?;
         if self.transport.comparison_is_due()? {
@@ -167,7 +169,7 @@ impl Engine {
                 Ok(directory) => {
                     self.take_directory(directory)?;
                     self.transport.comparison_is_done()?;
-                    None
+                    self.feed_disagreement().await?
                 }
                 Err(error @ Error::Local(_)) => return Err(error),
                 Err(error) => {

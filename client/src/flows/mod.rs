@@ -11,6 +11,7 @@ pub(crate) mod create;
 pub(crate) mod devices;
 pub(crate) mod directory;
 pub(crate) mod enter;
+pub(crate) mod feed;
 pub(crate) mod follow;
 pub(crate) mod greeting;
 pub(crate) mod handles;

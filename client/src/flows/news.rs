@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use crate::engine::{Engine, Promised};
 use crate::error::Error;
+use crate::flows::feed::FeedReader;
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::net::streams::Follower;
 use crate::net::transport::Transport;
@@ -32,6 +33,8 @@ pub(crate) struct Watch {
     request: Option<(ReadJournalRequest, Position)>,
     wait: Duration,
     promised: Promised,
+    /// The activity feed, if it is followed.
+    feed: Option<FeedReader>,
     /// A connection of its own: the client's is in use.
     watched: Mutex<Connection>,
     known: i64,
@@ -69,6 +72,7 @@ impl Engine {
             look_ms: SystemClock.monotonic_ms().saturating_add(wait_ms.into()),
             wait,
             promised: Arc::clone(&self.promised),
+            feed: self.feed_reader()?,
             watched: Mutex::new(database::open_to_look(&self.home.database()?)?),
             known: events::last(&self.db)?,
         })
@@ -133,6 +137,7 @@ impl Watch {
             request,
             wait,
             promised,
+            mut feed,
             watched,
             known,
             ..
@@ -140,6 +145,7 @@ impl Watch {
         tokio::select! {
             news = poll(transport, request, wait, &promised) => news,
             seen = elsewhere(&watched, known) => seen,
+            () = named(feed.as_mut()) => Ok(()),
         }
     }
 
@@ -160,6 +166,7 @@ impl Watch {
         let told = tokio::select! {
             biased;
             told = follower.next() => told,
+            () = named(self.feed.as_mut()) => return Ok(News::Look(Some(follower))),
             () = tokio::time::sleep(Duration::from_millis(left_ms)) => {
                 return Ok(News::Look(Some(follower)));
             }
@@ -179,6 +186,14 @@ impl Watch {
         self.known = events::last(db)?;
         self.following = (Some(follower), None);
         Ok(self)
+    }
+}
+
+/// Until the activity feed names a group.
+async fn named(feed: Option<&mut FeedReader>) {
+    match feed {
+        Some(feed) => feed.follow().await,
+        None => std::future::pending().await,
     }
 }
 

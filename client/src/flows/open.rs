@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use crate::endpoints::Endpoints;
-use crate::engine::{Engine, Promised};
+use crate::engine::{Engine, Feed, Promised};
 use crate::error::{Error, UsageError};
 use crate::flows::copies;
 use crate::home::Home;
@@ -79,6 +80,11 @@ impl Engine {
             read_to_end: HashSet::new(),
             promised: Promised::default(),
             streams: Streams::of(options.following.pace()),
+            feed: Feed {
+                bytes_a_month: options.feed_bytes,
+                heard: Arc::default(),
+                not_before_ms: 0,
+            },
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

@@ -83,8 +83,14 @@ fn open(segment: &Segment, class: Class, sealed: &[u8]) -> Result<EntryContent, 
 impl Engine {
     /// Reads the journals of all groups, in an order that is nobody's.
     pub(crate) async fn read_all(&mut self) -> Result<(), Error> {
+        let groups = groups::to_read(&self.db)?;
+        self.read_these(groups).await
+    }
+
+    /// Reads the journals of these groups.
+    pub(crate) async fn read_these(&mut self, groups: Vec<GroupId>) -> Result<(), Error> {
         self.read_to_end.clear();
-        for group in groups::to_read(&self.db)? {
+        for group in groups {
             let followed = Group::find(&self.db, &group)?;
             if followed.is_some_and(|group| self.streams.has_all_of(&group)) {
                 self.read_to_end.insert(group);
@@ -96,7 +102,7 @@ impl Engine {
                 other => other?,
             }
         }
-        Ok(())
+        self.know_as_read()
     }
 
     /// Reads the journal of a group to its end, and follows it into the segments that come.
@@ -477,7 +483,7 @@ fn bytes_of(content: &EntryContent) -> tls_codec::VLBytes {
 /// stands before it: who has sent or committed it would be older than this client knows.
 fn accepted_at(segment: &Segment, told_ms: u64, now_ms: u64) -> u64 {
     told_ms
-        .max(u64::from(segment.tag_day.0).saturating_mul(DAY_MS))
+        .max(u64::from(segment.day.0).saturating_mul(DAY_MS))
         .min(now_ms)
 }
 
@@ -600,7 +606,7 @@ mod tests {
     #[test]
     fn an_entry_is_told_to_be_no_older_than_the_day_of_what_stands_before_it_and_none_of_later() {
         let segment = Segment {
-            tag_day: Day(20_002),
+            day: Day(20_002),
             ..crate::store::segments::tests::segment(&GroupId([7; 16]))
         };
         let (begun_ms, now_ms) = (20_002 * DAY_MS, 20_009 * DAY_MS);

@@ -22,6 +22,7 @@ impl Engine {
     pub(crate) async fn begin_sync(&mut self, wait_ms: u32) -> Result<Watch, Error> {
         let _held = self.hold().await?;
         self.prepare_to_read().await?;
+        self.settle_feed().await?;
         self.watch(wait_ms)
     }
 
@@ -35,7 +36,7 @@ impl Engine {
     /// The second half.
     pub(crate) async fn finish_sync(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.take_all_in().await?;
+        self.take_news_in().await?;
         self.settle().await
     }
 

@@ -81,6 +81,7 @@ impl Beginning {
             step: Step(0),
             tag_key: self.journal_key.tag_key(),
             tag_day: day,
+            day,
             state_key: self.state_key,
             journal_key: self.journal_key,
             wrapper_key: self.wrapper_key,

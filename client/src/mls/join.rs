@@ -294,6 +294,7 @@ pub(crate) fn segment(
         journal_key: JournalKey::from(&record.journal.journal_key),
         tag_key: TagKey::from(&record.journal.tag_key),
         tag_day: record.journal.tag_day,
+        day: record.journal.tag_day,
         wrapper_key: IdentityLinkWrapperKey::from(&invitation.info.wrapper_key),
         next: match is_same {
             true => record.place.position.next(),

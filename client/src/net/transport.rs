@@ -210,6 +210,16 @@ impl Transport {
         &self.to_mirrors
     }
 
+    /// Where the relay shows the gateway's keys.
+    pub(crate) fn relay_keys_url(&self) -> &str {
+        &self.endpoints.ohttp_keys
+    }
+
+    /// Where each mirror does.
+    pub(crate) fn mirrors_keys_urls(&self) -> &[String] {
+        &self.endpoints.ohttp_key_mirrors
+    }
+
     /// What others show, for keeping.
     pub(crate) fn views(&self) -> &Views {
         &self.views

@@ -145,12 +145,12 @@ pub(crate) fn ended(
     change(
         db,
         "DELETE FROM ended_segments WHERE group_id = ? AND day < ?",
-        (group.0, segment.tag_day.0.saturating_sub(ENDED_DAYS)),
+        (group.0, segment.day.0.saturating_sub(ENDED_DAYS)),
     )?;
     change(
         db,
         "INSERT OR REPLACE INTO ended_segments (segment_id, group_id, head, day) VALUES (?, ?, ?, ?)",
-        (segment.id.0, group.0, head.encode(), segment.tag_day.0),
+        (segment.id.0, group.0, head.encode(), segment.day.0),
     )
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn ended(
 /// rotations others know no later one.
 fn seen_in(db: &Connection, group: &Group) -> Result<Option<SeenHead>, Error> {
     let [chance] = crypto::random::<1>()?;
-    let since = group.segment.tag_day.0.saturating_sub(ENDED_DAYS);
+    let since = group.segment.day.0.saturating_sub(ENDED_DAYS);
     let ended: Option<([u8; 32], Vec<u8>)> = first(
         db,
         "SELECT segment_id, head FROM ended_segments WHERE group_id = ? AND day >= ?

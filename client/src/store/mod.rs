@@ -11,6 +11,7 @@ pub(crate) mod database;
 pub(crate) mod devices;
 pub(crate) mod events;
 pub(crate) mod evidence;
+pub(crate) mod feed;
 pub(crate) mod groups;
 pub(crate) mod heads;
 pub(crate) mod heard;

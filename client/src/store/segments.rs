@@ -25,6 +25,8 @@ pub(crate) struct Segment {
     pub(crate) journal_key: JournalKey,
     pub(crate) tag_key: TagKey,
     pub(crate) tag_day: Day,
+    /// The day of the last entry that was read: none is before it. The tag key may be ahead of it.
+    pub(crate) day: Day,
     pub(crate) wrapper_key: IdentityLinkWrapperKey,
     /// What is read next.
     pub(crate) next: Position,
@@ -50,7 +52,7 @@ pub(crate) fn key(secret: Vec<u8>) -> Result<Zeroizing<[u8; 32]>, Error> {
 /// Columns of a [`Segment`], as [`Segment::from_row`] takes them.
 pub(crate) const COLUMNS: &str =
     "segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
-    wrapper_key, next, chain, joined";
+    wrapper_key, next, chain, joined, day";
 
 impl Segment {
     /// A segment of which one has heard from outside: its journal is not read before this client is
@@ -69,6 +71,7 @@ impl Segment {
             journal_key: JournalKey::new([0; 32]),
             tag_key: TagKey::new([0; 32]),
             tag_day: Day(0),
+            day: Day(0),
             wrapper_key,
             next: Position(0),
             chain: None,
@@ -94,18 +97,19 @@ impl Segment {
             next: Position(unsigned(row.get(from.saturating_add(8))?)?),
             chain: chain.map(ChainHead),
             joined: joined.map(unsigned).transpose()?.map(Position),
+            day: Day(row.get(from.saturating_add(11))?),
         })
     }
 
     /// Keeps it as the one that the group is in, in the caller's transaction.
     pub(crate) fn write(&self, db: &Connection, group: &GroupId) -> Result<(), Error> {
         change(db, "INSERT INTO segments (group_id, segment_id, rotation_epoch, step, state_key, journal_key, tag_key, tag_day,
-                wrapper_key, next, chain, joined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                wrapper_key, next, chain, joined, day) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (group_id) DO UPDATE SET segment_id = excluded.segment_id,
                 rotation_epoch = excluded.rotation_epoch, step = excluded.step, state_key = excluded.state_key,
                 journal_key = excluded.journal_key, tag_key = excluded.tag_key, tag_day = excluded.tag_day,
                 wrapper_key = excluded.wrapper_key, next = excluded.next, chain = excluded.chain,
-                joined = excluded.joined,
+                joined = excluded.joined, day = excluded.day,
                 head = CASE segment_id WHEN excluded.segment_id THEN head END", (
                 group.0,
                 self.id.0,
@@ -119,6 +123,7 @@ impl Segment {
                 number(self.next.0)?,
                 self.chain.map(|chain| chain.0),
                 self.joined.map(|at| number(at.0)).transpose()?,
+                self.day.0,
             ),)?;
         wrappers::keep(db, group, self.rotation, &self.wrapper_key)
     }
@@ -133,12 +138,13 @@ impl Segment {
         }
     }
 
-    /// The tag key of a day, those of former days being forgotten.
+    /// An entry of this day was read: the tag keys of days before it are forgotten.
     pub(crate) fn on_day(self, day: Day) -> Self {
         let days = day.0.saturating_sub(self.tag_day.0);
         Self {
             tag_key: self.tag_key.ahead(days),
             tag_day: Day(self.tag_day.0.saturating_add(days)),
+            day: self.day.max(day),
             ..self
         }
     }
@@ -149,6 +155,7 @@ impl Segment {
             journal_key: JournalKey::from(&keys.journal_key),
             tag_key: TagKey::from(&keys.tag_key),
             tag_day: keys.tag_day,
+            day: keys.tag_day,
             ..self
         }
     }

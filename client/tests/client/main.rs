@@ -8,6 +8,7 @@
 )]
 
 mod absence;
+mod feed;
 mod game;
 mod identifiers;
 mod journals;

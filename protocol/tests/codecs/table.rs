@@ -244,7 +244,7 @@ wire_types! {
         Address {
             WebPush(WebPushAddress), Webhook(WebhookAddress), Apns(AppAddress), Fcm(AppAddress)
         }
-        Pace { Prompt, Batched }
+        WakePace { Prompt, Batched }
         DeviceAct {
             Register(Registration), SetConsent(Consent), IssueHandles(u16),
             RevokeHandles(Vec<Handle>), RevokeAllHandles, Remove, Awake(u16)

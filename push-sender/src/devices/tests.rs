@@ -108,7 +108,7 @@ fn webhook(name: &str) -> Address {
 
 fn consent(decoys: u8) -> Consent {
     Consent {
-        pace: Pace::Prompt,
+        pace: WakePace::Prompt,
         decoys,
     }
 }

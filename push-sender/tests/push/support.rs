@@ -347,7 +347,7 @@ impl Device {
 }
 
 pub(crate) fn registration(address: Address, decoys: u8) -> DeviceAct {
-    let pace = Pace::Prompt;
+    let pace = WakePace::Prompt;
     DeviceAct::Register(Registration {
         address,
         consent: Consent { pace, decoys },

@@ -183,7 +183,9 @@ CREATE TABLE segments (
     -- Where the own commit stands by which this client came in, as the service says; NULL once that was looked at.
     joined INTEGER,
     -- The last signed end that was shown (encoded SignedHead).
-    head BLOB
+    head BLOB,
+    -- The day of the last entry that was read; tag_day may be later.
+    day INTEGER NOT NULL
 ) STRICT;
 
 -- Wrapper keys of segments that this client was in: what the policy says of people stays under the one of its time.
@@ -638,4 +640,29 @@ CREATE TABLE push_handles (
     handle BLOB PRIMARY KEY,
     issued_ms INTEGER NOT NULL,
     group_id BLOB
+) STRICT;
+
+-- The last tick of the activity feed that was checked; no row while this client polls without the feed.
+CREATE TABLE feed (
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    -- How long its ticks are.
+    seconds INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    hash BLOB NOT NULL
+) STRICT;
+
+-- Stores of which the service has signed two feeds, and what proves that: theirs is not followed.
+CREATE TABLE feed_forks (
+    generation INTEGER PRIMARY KEY,
+    one BLOB NOT NULL,
+    other BLOB NOT NULL
+) STRICT;
+
+-- Groups that were read since the feed is followed: whether it has said since that there is news, and when they are
+-- read whatever it says.
+CREATE TABLE feed_groups (
+    group_id BLOB PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
+    news INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL
 ) STRICT;

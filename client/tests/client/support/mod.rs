@@ -2,6 +2,7 @@
 //! sockets. Several clients share one; its clock and what it answers are the test's. What it sees
 //! can be kept.
 
+mod feed;
 pub(crate) mod recording;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use ds_domain::operation::{Operation, UnsignedRead};
 use ds_domain::refusal::{Refusal as Refused, Stop};
 use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::VerifiedToken;
-use mimimi_client::in_process::{Answer, Service};
+use mimimi_client::in_process::{Answer, FeedView, Service};
 use mimimi_client::{Client, Clock, Endpoints, Error, Options, Refusal};
 use protocol::Wire;
 use protocol::directory::{AcceptedIssuer, Directory, Prices, StoreState};
@@ -39,7 +40,7 @@ const NOON_MS: u64 = 1_800_014_400_000;
 
 /// A clock of the test's.
 #[derive(Clone)]
-pub(crate) struct TestClock(Arc<AtomicU64>);
+pub(crate) struct TestClock(pub(crate) Arc<AtomicU64>);
 
 impl TestClock {
     pub(crate) fn advance(&self, time: Duration) {
@@ -92,6 +93,7 @@ pub(crate) struct InProcess {
     /// Of the store, as ends of journals and as the directory say it.
     pub(crate) generations: Generations,
     inner: Mutex<Inner>,
+    feed: Mutex<feed::Shown>,
 }
 
 /// See [`InProcess::generations`].
@@ -160,6 +162,7 @@ impl InProcess {
                 alter: None,
                 recording: None,
             }),
+            feed: Mutex::default(),
         })
     }
 
@@ -517,6 +520,10 @@ impl Service for InProcess {
                 generation: self.generations.shown.load(Ordering::Relaxed),
             },
         }
+    }
+
+    fn feed(&self, path: &str, view: FeedView) -> Option<Vec<u8>> {
+        self.show(path, view)
     }
 }
 

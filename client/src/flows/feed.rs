@@ -1,0 +1,583 @@
+//! Following the activity feed: its ticks are fetched one after the other, checked, and searched
+//! for the tags of the own groups. Groups with news are read, others are not, but for a look at a
+//! random time every few hours: a hint can be lost, or held back.
+//!
+//! What was not checked is not acted on: the service has signed a tick, and the tick goes on from
+//! the one before. Where following begins, the service itself has shown the same tick to somebody
+//! of whom it knows nothing; and the mirrors show the same when views are compared. When no tick
+//! comes any more, or one that does not fit, all groups are polled as if there were no feed.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crypto::feed::{CheckedTick, check};
+use crypto::schedule::FeedKey;
+use protocol::Wire as _;
+use protocol::feed::{FeedPointer, Resolution, Tick};
+use protocol::ids::{Day, GroupId, SegmentId, TickNumber};
+use tokio::time::Instant;
+
+use crate::engine::{Ended, Engine, Heard};
+use crate::error::Error;
+use crate::net::transport::Transport;
+use crate::store::feed::{self, Place};
+use crate::store::heads::{self, Signer};
+use crate::store::{Group, Status};
+
+/// A group is read when the feed says nothing of it for so long, at the earliest and at the latest.
+const LOOK_MS: std::ops::Range<u64> = 3 * HOUR_MS..6 * HOUR_MS;
+const HOUR_MS: u64 = 60 * 60 * 1000;
+/// By so much the own clock may be ahead before ticks of a day are missed for it.
+const CLOCK_MS: u64 = HOUR_MS;
+/// Following is begun again after so long, at the earliest and at the latest.
+const AGAIN_MS: std::ops::Range<u64> = 30_000..90_000;
+/// Ticks that are fetched one by one after a pause. After a longer one all groups are read once.
+const MOST_MISSED: u64 = 64;
+/// What the head of an answer takes beside a tick.
+const OVERHEAD: u64 = 300;
+const MONTH_S: u64 = 30 * 24 * 60 * 60;
+
+/// So long a tick that is due is looked for, before it is asked whether there is a later one.
+fn patience(resolution: Resolution) -> Duration {
+    Duration::from_millis(2 * resolution.ms() + 6_000)
+}
+
+/// How long it takes until a tick that was not there is looked for again.
+fn pause(resolution: Resolution) -> Duration {
+    Duration::from_millis((resolution.ms() / 10).clamp(200, 5_000))
+}
+
+/// The finest resolution that costs no more than this in a month.
+fn affordable(pointer: &FeedPointer, bytes_a_month: u64) -> Option<(Resolution, TickNumber)> {
+    pointer
+        .ticks
+        .iter()
+        .filter_map(|tick| {
+            let resolution = Resolution::of_seconds(tick.seconds)?;
+            let ticks = MONTH_S / resolution.seconds();
+            let bytes = ticks.saturating_mul(u64::from(tick.bytes).saturating_add(OVERHEAD));
+            (bytes <= bytes_a_month).then_some((resolution, TickNumber(tick.number)))
+        })
+        .min()
+}
+
+fn chance(range: &std::ops::Range<u64>) -> Result<u64, Error> {
+    let random = u64::from_be_bytes(crypto::random::<8>()?);
+    let length = range.end.saturating_sub(range.start).max(1);
+    Ok(range.start.saturating_add(random % length))
+}
+
+/// A tick of the place that was asked for, signed by the service for its present store.
+fn checked(
+    signer: &Signer,
+    (resolution, number): (Resolution, TickNumber),
+    tick: &Tick,
+) -> Option<CheckedTick> {
+    check(&signer.key, tick).ok().filter(|tick| {
+        tick.generation == signer.generation
+            && tick.resolution == resolution
+            && tick.number == number
+    })
+}
+
+/// No look was drawn for later than this, except by another clock.
+fn latest_ms(now_ms: u64) -> u64 {
+    now_ms.saturating_add(LOOK_MS.end)
+}
+
+fn lock(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// Begins to follow the feed, if it is not followed and the relay shows one.
+    pub(crate) async fn settle_feed(&mut self) -> Result<(), Error> {
+        self.keep_heard()?;
+        let now_ms = self.transport.time.now_unix_ms();
+        let place = feed::place(&self.db)?;
+        let Some(bytes_a_month) = self.feed.bytes_a_month else {
+            return feed::leave(&self.db);
+        };
+        // Before the first directory there is nothing to follow.
+        let Ok(signer) = heads::signer(&self.db) else {
+            return Ok(());
+        };
+        if place.is_some_and(|place| place.generation == signer.generation)
+            || feed::is_forked(&self.db, signer.generation)?
+        {
+            return Ok(());
+        }
+        feed::leave(&self.db)?;
+        let not_before_ms = self.feed.not_before_ms;
+        if now_ms < not_before_ms && not_before_ms - now_ms <= AGAIN_MS.end {
+            return Ok(());
+        }
+        self.feed.not_before_ms = now_ms.saturating_add(chance(&AGAIN_MS)?);
+        let Some(place) = self.begin(&signer, bytes_a_month).await? else {
+            return Ok(());
+        };
+        *lock(&self.feed.heard) = Heard {
+            came_at: Some(Instant::now()),
+            ..Heard::default()
+        };
+        self.transact(|db, _| {
+            feed::set_place(db, &place)?;
+            // What came before the first tick is read once.
+            feed::all_may_have_news(db)
+        })
+    }
+
+    /// The last tick of the resolution to follow, as relay and service agree on it.
+    async fn begin(&mut self, signer: &Signer, bytes_a_month: u64) -> Result<Option<Place>, Error> {
+        let Some(pointer) = self.transport.feed_pointer().await else {
+            return Ok(None);
+        };
+        let Some(at) = affordable(&pointer, bytes_a_month) else {
+            return Ok(None);
+        };
+        let (resolution, number) = at;
+        let Some(relays) = self.transport.tick_of_relay(resolution, number).await else {
+            return Ok(None);
+        };
+        let Some(tick) = checked(signer, at, &relays) else {
+            return Ok(None);
+        };
+        match self.transport.tick_of_service(resolution, number).await {
+            Ok(Some(own)) => {
+                self.compare(signer, at, (&relays, tick.hash), &own)?;
+            }
+            // Without a second word the first one is not taken.
+            Ok(None) => return Ok(None),
+            Err(error @ Error::Local(_)) => return Err(error),
+            Err(_) => return Ok(None),
+        }
+        if feed::is_forked(&self.db, signer.generation)? {
+            return Ok(None);
+        }
+        Ok(Some(Place {
+            resolution,
+            generation: tick.generation,
+            number,
+            hash: tick.hash,
+        }))
+    }
+
+    /// Holds a tick that was checked against another view of it. Whether they agree; if the service
+    /// has signed both the feed is not followed any more.
+    fn compare(
+        &mut self,
+        signer: &Signer,
+        at: (Resolution, TickNumber),
+        (ours, hash): (&Tick, protocol::ids::Digest),
+        other: &Tick,
+    ) -> Result<bool, Error> {
+        let Some(tick) = checked(signer, at, other) else {
+            return Ok(false);
+        };
+        if tick.hash == hash {
+            return Ok(true);
+        }
+        let (one, other) = (ours.encode(), other.encode());
+        self.transact(|db, _| feed::forked(db, signer.generation, (&one, &other)))?;
+        Ok(false)
+    }
+
+    /// Holds the last tick against what all mirrors and the service show.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`]: they do not agree, or cannot be asked.
+    async fn compare_feed(&mut self) -> Result<(), Error> {
+        const DIFFERS: Error = Error::Protocol("others are not shown the same activity feed");
+        self.keep_heard()?;
+        let signer = heads::signer(&self.db)?;
+        if feed::is_forked(&self.db, signer.generation)? {
+            return Err(DIFFERS);
+        }
+        let Some(place) = feed::place(&self.db)? else {
+            return Ok(());
+        };
+        if place.generation != signer.generation {
+            return Ok(());
+        }
+        let at = (place.resolution, place.number);
+        let Some(ours) = self.transport.tick_of_relay(at.0, at.1).await else {
+            return Err(DIFFERS);
+        };
+        let mut views = self.transport.ticks_of_mirrors(at.0, at.1).await;
+        views.push(Some(ours.clone()));
+        views.push(self.transport.tick_of_service(at.0, at.1).await?);
+        let mut agree = true;
+        for view in views {
+            agree &= match view {
+                Some(view) => self.compare(&signer, at, (&ours, place.hash), &view)?,
+                None => false,
+            };
+        }
+        if agree { Ok(()) } else { Err(DIFFERS) }
+    }
+
+    /// Why others are not shown the same feed, if they are not: nothing else waits for that.
+    pub(crate) async fn feed_disagreement(&mut self) -> Result<Option<Arc<Error>>, Error> {
+        match self.compare_feed().await {
+            Ok(()) => Ok(None),
+            Err(error @ Error::Local(_)) => Err(error),
+            Err(error) => Ok(Some(Arc::new(error))),
+        }
+    }
+
+    /// What is to be known to search ticks; none while the feed is not followed.
+    pub(crate) fn feed_reader(&self) -> Result<Option<FeedReader>, Error> {
+        let Some(place) = feed::place(&self.db)? else {
+            return Ok(None);
+        };
+        let Ok(signer) = heads::signer(&self.db) else {
+            return Ok(None);
+        };
+        let (mut groups, mut searched) = (Vec::new(), HashSet::new());
+        for group in Group::all(&self.db)? {
+            if group.status == Status::Active {
+                let segment = group.segment;
+                searched.insert(segment.id);
+                // Yesterday's ticks may still come, and those of a tomorrow.
+                let mut key = segment.tag_key;
+                for ahead in 0..=DAYS_AHEAD {
+                    let day = Day(segment.tag_day.0.saturating_add(ahead));
+                    groups.push((day, group.id, key.feed_key()));
+                    key = key.next();
+                }
+            }
+        }
+        Ok(Some(FeedReader {
+            transport: self.transport.clone(),
+            signer,
+            place,
+            groups,
+            searched,
+            heard: Arc::clone(&self.feed.heard),
+        }))
+    }
+
+    /// Keeps what was heard since: where the feed was followed to, together with the groups that
+    /// it named.
+    fn keep_heard(&mut self) -> Result<(), Error> {
+        let (at, news, ended, searched) = {
+            let mut heard = lock(&self.feed.heard);
+            let news = std::mem::take(&mut heard.news);
+            let searched = heard.searched.take();
+            (heard.at.take(), news, heard.ended.take(), searched)
+        };
+        let Some(place) = feed::place(&self.db)? else {
+            return Ok(());
+        };
+        if at.is_none() && ended.is_none() {
+            return Ok(());
+        }
+        self.transact(|db, _| {
+            // Another process may have followed it meanwhile: what it has taken is kept too.
+            if let Some(at) = at.filter(|at| {
+                (at.resolution, at.generation) == (place.resolution, place.generation)
+                    && at.number > place.number
+            }) {
+                feed::set_place(db, &at)?;
+            }
+            // Segments that came meanwhile were not looked for.
+            if let Some(searched) = &searched {
+                for group in Group::all(db)? {
+                    if group.status == Status::Active && !searched.contains(&group.segment.id) {
+                        feed::has_news(db, &group.id)?;
+                    }
+                }
+            }
+            for group in &news {
+                if Group::find(db, group)?.is_some() {
+                    feed::has_news(db, group)?;
+                }
+            }
+            match &ended {
+                None => Ok(()),
+                Some(Ended::Stopped) => feed::leave(db),
+                Some(Ended::Forked(tick)) => {
+                    let last = at.unwrap_or(place).hash;
+                    feed::forked(db, place.generation, (&last.0, &tick.encode()))
+                }
+            }
+        })
+    }
+
+    /// Reads the groups that the feed has named and those whose time has come, and follows
+    /// invitations; all groups while the feed is not followed.
+    pub(crate) async fn take_news_in(&mut self) -> Result<(), Error> {
+        self.keep_heard()?;
+        if feed::place(&self.db)?.is_none() {
+            return self.take_all_in().await;
+        }
+        let now_ms = self.transport.time.now_unix_ms();
+        let mut groups = feed::to_read(&self.db, now_ms, latest_ms(now_ms))?;
+        // It was waited at.
+        let front = self.front.filter(|front| !groups.contains(front));
+        if let Some(front) = front
+            && Group::find(&self.db, &front)?.is_some()
+        {
+            groups.push(front);
+        }
+        self.read_these(groups).await?;
+        self.follow_invitations().await
+    }
+
+    /// What was read to its end is read again when there is news; and at a time of its own. Tag
+    /// keys of days that are over are forgotten.
+    pub(crate) fn know_as_read(&mut self) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let place = feed::place(&self.db)?;
+        let of_tick = place.map_or(Day(0), |place| place.resolution.day_of(place.number));
+        let day = of_tick.max(Day::of(now_ms.saturating_sub(CLOCK_MS)));
+        let read = std::mem::take(&mut self.read_to_end);
+        let done = self.transact(|db, _| {
+            feed::ratchet(db, day)?;
+            if place.is_some() {
+                for group in &read {
+                    let due_ms = now_ms.saturating_add(chance(&LOOK_MS)?);
+                    feed::was_read(db, group, (now_ms, latest_ms(now_ms)), due_ms)?;
+                }
+            }
+            Ok(())
+        });
+        self.read_to_end = read;
+        done
+    }
+}
+
+/// Days after that of a tag key whose ticks are searched: a client that waits over midnight.
+const DAYS_AHEAD: u32 = 1;
+
+/// Follows the feed without the engine.
+pub(crate) struct FeedReader {
+    transport: Transport,
+    signer: Signer,
+    place: Place,
+    /// By day.
+    groups: Vec<(Day, GroupId, FeedKey)>,
+    searched: HashSet<SegmentId>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+/// What came of looking for a tick.
+enum Looked {
+    Came(CheckedTick),
+    NotYet,
+    Ended(Ended),
+}
+
+impl FeedReader {
+    /// Until a group of this client is named, or the feed cannot be followed any more.
+    pub(crate) async fn follow(&mut self) {
+        let mut at_once = true;
+        loop {
+            let (next_at, came_at) = {
+                let heard = lock(&self.heard);
+                if let Some(at) = heard.at {
+                    self.place = at;
+                }
+                if heard.ended.is_some() {
+                    return;
+                }
+                (heard.next_at, heard.came_at)
+            };
+            let step = Duration::from_millis(self.place.resolution.ms());
+            match next_at {
+                Some(next_at) => tokio::time::sleep_until(next_at).await,
+                // Ticks may have been missed before this process began.
+                None => {
+                    if let Err(ended) = self.catch_up().await {
+                        lock(&self.heard).ended = Some(ended);
+                        return;
+                    }
+                    if lock(&self.heard).news.is_empty() {
+                        continue;
+                    }
+                    return;
+                }
+            }
+            let now = Instant::now();
+            match self.look(self.place.number.next()).await {
+                Looked::Came(tick) => {
+                    // A little earlier each time, until it is too early: as soon as there can be one.
+                    let early = if at_once { step / 40 } else { Duration::ZERO };
+                    let is_news = self.take(&tick, Some(now + step - early));
+                    at_once = true;
+                    if is_news {
+                        return;
+                    }
+                }
+                Looked::NotYet => {
+                    at_once = false;
+                    let resolution = self.place.resolution;
+                    let is_late = came_at
+                        .is_none_or(|came| now.duration_since(came) > step + patience(resolution));
+                    if is_late {
+                        if let Err(ended) = self.catch_up().await {
+                            lock(&self.heard).ended = Some(ended);
+                            return;
+                        }
+                        if !lock(&self.heard).news.is_empty() {
+                            return;
+                        }
+                    }
+                    lock(&self.heard).next_at = Some(Instant::now() + pause(resolution));
+                }
+                Looked::Ended(ended) => {
+                    lock(&self.heard).ended = Some(ended);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A tick as the relay shows it now, if it goes on from the last one.
+    async fn look(&self, number: TickNumber) -> Looked {
+        let resolution = self.place.resolution;
+        let Some(tick) = self.transport.tick_of_relay(resolution, number).await else {
+            return Looked::NotYet;
+        };
+        match checked(&self.signer, (resolution, number), &tick) {
+            None => Looked::Ended(Ended::Stopped),
+            Some(checked) if checked.previous != self.place.hash => {
+                Looked::Ended(Ended::Forked(Box::new(tick)))
+            }
+            Some(checked) => Looked::Came(checked),
+        }
+    }
+
+    /// Takes a tick that goes on from the last one; whether it names a group of this client.
+    fn take(&mut self, tick: &CheckedTick, next_at: Option<Instant>) -> bool {
+        self.place = Place {
+            resolution: tick.resolution,
+            generation: tick.generation,
+            number: tick.number,
+            hash: tick.hash,
+        };
+        let day = tick.resolution.day_of(tick.number);
+        let named = self.groups.iter().filter(|(of, _, key)| {
+            *of == day && tick.tags.contains(key.tag(tick.resolution, tick.number))
+        });
+        let mut heard = lock(&self.heard);
+        heard.at = Some(self.place);
+        heard.next_at = next_at;
+        heard.came_at = Some(Instant::now());
+        match &mut heard.searched {
+            Some(searched) => searched.retain(|segment| self.searched.contains(segment)),
+            unknown => *unknown = Some(self.searched.clone()),
+        }
+        let before = heard.news.len();
+        heard.news.extend(named.map(|(_, group, _)| *group));
+        heard.news.len() > before
+    }
+
+    /// Takes what was missed, up to the last tick that the relay shows. Ticks may be missing, while
+    /// no service ran: each says which one was before it.
+    async fn catch_up(&mut self) -> Result<(), Ended> {
+        let resolution = self.place.resolution;
+        let pointer = self.transport.feed_pointer().await.ok_or(Ended::Stopped)?;
+        let last = pointer
+            .ticks
+            .iter()
+            .find(|tick| tick.seconds == resolution.seconds())
+            .ok_or(Ended::Stopped)?
+            .number;
+        let known = self.place.number.0;
+        if last <= known {
+            // Nothing new: it has stopped, if that is so for long.
+            let mut heard = lock(&self.heard);
+            let is_late = heard
+                .came_at
+                .is_some_and(|came| came.elapsed() > patience(resolution));
+            heard.came_at.get_or_insert_with(Instant::now);
+            heard.next_at = Some(Instant::now() + pause(resolution));
+            return if is_late { Err(Ended::Stopped) } else { Ok(()) };
+        }
+        if last - known > MOST_MISSED {
+            return Err(Ended::Stopped);
+        }
+        let mut missed = Vec::new();
+        let mut expected = None;
+        for number in (known + 1..=last).rev().map(TickNumber) {
+            let shown = self.transport.tick_of_relay(resolution, number).await;
+            let Some(shown) = shown else {
+                continue;
+            };
+            let Some(tick) = checked(&self.signer, (resolution, number), &shown) else {
+                return Err(Ended::Stopped);
+            };
+            if expected.is_some_and(|expected| expected != tick.hash) {
+                // One in between is held back, or two contradict each other.
+                return Err(Ended::Stopped);
+            }
+            expected = Some(tick.previous);
+            let is_next = tick.previous == self.place.hash;
+            missed.push((tick, shown));
+            if is_next {
+                for (tick, _) in missed.iter().rev() {
+                    self.take(tick, Some(Instant::now()));
+                }
+                return Ok(());
+            }
+        }
+        // The first one after the last that is known does not go on from it.
+        match missed.pop() {
+            Some((tick, shown)) if tick.number.0 == known + 1 => {
+                Err(Ended::Forked(Box::new(shown)))
+            }
+            _ => Err(Ended::Stopped),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::feed::LastTick;
+
+    use super::*;
+
+    fn pointer(bytes: u32) -> FeedPointer {
+        FeedPointer {
+            generation: 0,
+            ticks: Resolution::ALL
+                .map(|resolution| LastTick {
+                    seconds: resolution.seconds(),
+                    number: 7,
+                    bytes,
+                })
+                .to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_finest_resolution_that_fits_is_taken() {
+        let fits =
+            |bytes, budget| affordable(&pointer(bytes), budget).map(|(resolution, _)| resolution);
+        assert_eq!(fits(120, 1 << 30), Some(Resolution::Seconds2));
+        assert_eq!(fits(120, 100 << 20), Some(Resolution::Seconds20));
+        assert_eq!(fits(4_000, 100 << 20), Some(Resolution::Minutes2));
+        assert_eq!(fits(3 << 20, 100 << 20), Some(Resolution::Day));
+        assert_eq!(fits(3 << 20, 10 << 20), None);
+        assert_eq!(
+            affordable(
+                &FeedPointer {
+                    generation: 0,
+                    ticks: Vec::new()
+                },
+                1
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn times_are_drawn_anew_each_time() {
+        let drawn: std::collections::BTreeSet<_> =
+            (0..100).map(|_| chance(&LOOK_MS).unwrap()).collect();
+        assert!(drawn.len() > 95 && drawn.iter().all(|at| LOOK_MS.contains(at)));
+    }
+}
