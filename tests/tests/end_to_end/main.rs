@@ -24,6 +24,7 @@ mod damage;
 mod devices;
 mod errors;
 mod faults;
+mod feed;
 mod groups;
 mod histories;
 mod home;
