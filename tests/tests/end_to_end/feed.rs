@@ -100,7 +100,6 @@ impl Reader {
 
 async fn pair(stack: &Stack) -> [Client; 2] {
     let [alice, bob] = devices(stack, ["alice", "bob"]).await;
-    end_to_end::befriend(&alice, &bob).await;
     group_with(GROUP, &alice, &[&bob]).await;
     [alice, bob]
 }
@@ -160,7 +159,6 @@ async fn a_client_that_waits_elsewhere_follows_the_feed_and_hears_of_a_group_by_
     let stack = Stack::start(LogLevel::Error).await;
     let [alice, bob] = pair(&stack).await;
     let carol = device(&stack, 2, "carol").await;
-    end_to_end::befriend(&carol, &bob).await;
     group_with("elsewhere", &bob, &[&carol]).await;
     messages(&bob).await;
     // In front from now on.
