@@ -47,17 +47,20 @@ fn stamp(db: &Connection, id: &GroupId) -> Result<Option<Stamp>, Error> {
 impl Loaded {
     /// A group to look at.
     pub(crate) fn get(&self, db: &Connection, id: &GroupId) -> Result<Rc<MlsGroup>, Error> {
-        let group = match self.remove(db, id)? {
+        // Before the group is loaded: what changes meanwhile shows the next time.
+        let stamp = stamp(db, id)?;
+        let group = match self.remove(id, stamp) {
             Some(group) => group,
             None => Rc::new(load_mls(db, id)?),
         };
-        self.put(db, id, Rc::clone(&group))?;
+        self.put(id, stamp, Rc::clone(&group));
         Ok(group)
     }
 
     /// A group to change, in the caller's transaction. It is kept again only by [`Loaded::keep`].
     pub(crate) fn take(&self, db: &Connection, id: &GroupId) -> Result<MlsGroup, Error> {
-        match self.remove(db, id)?.and_then(Rc::into_inner) {
+        let kept = self.remove(id, stamp(db, id)?);
+        match kept.and_then(Rc::into_inner) {
             Some(group) => Ok(group),
             None => load_mls(db, id),
         }
@@ -65,29 +68,26 @@ impl Loaded {
 
     /// Keeps a group as the library has written it, in the transaction in which it has.
     pub(crate) fn keep(&self, db: &Connection, id: &GroupId, group: MlsGroup) -> Result<(), Error> {
-        self.put(db, id, Rc::new(group))
-    }
-
-    fn put(&self, db: &Connection, id: &GroupId, group: Rc<MlsGroup>) -> Result<(), Error> {
-        if let Some(stamp) = stamp(db, id)? {
-            let id = *id;
-            let mut groups = self.groups.borrow_mut();
-            groups.push(Kept { id, stamp, group });
-            let beyond = groups.len().saturating_sub(MOST_KEPT);
-            groups.drain(..beyond);
-        }
+        self.put(id, stamp(db, id)?, Rc::new(group));
         Ok(())
     }
 
-    /// A group that is kept, unless the database has another state of it by now.
-    fn remove(&self, db: &Connection, id: &GroupId) -> Result<Option<Rc<MlsGroup>>, Error> {
+    fn put(&self, id: &GroupId, stamp: Option<Stamp>, group: Rc<MlsGroup>) {
+        let Some(stamp) = stamp else { return };
+        let id = *id;
         let mut groups = self.groups.borrow_mut();
-        let Some(at) = groups.iter().position(|kept| kept.id == *id) else {
-            return Ok(None);
-        };
+        groups.push(Kept { id, stamp, group });
+        let beyond = groups.len().saturating_sub(MOST_KEPT);
+        groups.drain(..beyond);
+    }
+
+    /// A group that is kept, if this is the stamp that it was kept under. Of another state nothing
+    /// stays.
+    fn remove(&self, id: &GroupId, stamp: Option<Stamp>) -> Option<Rc<MlsGroup>> {
+        let mut groups = self.groups.borrow_mut();
+        let at = groups.iter().position(|kept| kept.id == *id)?;
         let kept = groups.remove(at);
-        drop(groups);
-        Ok((stamp(db, id)? == Some(kept.stamp)).then_some(kept.group))
+        (stamp == Some(kept.stamp)).then_some(kept.group)
     }
 }
 

@@ -81,7 +81,7 @@ mod tests {
     fn what_is_kept_is_what_was_written_last_whatever_was_there_before() {
         let db = in_memory().unwrap();
         assert!(read(&db, b"group").unwrap().is_none());
-        let long: Vec<u8> = (0..5 * PIECE).map(|at| (at % 251) as u8).collect();
+        let long: Vec<u8> = (0..=250).cycle().take(5 * PIECE).collect();
         let shifted = [&[1], &long[..]].concat();
         let mut altered = long.clone();
         altered[2 * PIECE + 7] ^= 1;

@@ -23,10 +23,6 @@ impl<'a> Storage<'a> {
     }
 }
 
-fn key(group_id: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
-    written(group_id)
-}
-
 fn written(value: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
     StateCodec::to_vec(value).map_err(|error| Error::ToSqlConversionFailure(Box::new(error)))
 }
@@ -57,7 +53,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         message_secrets: &MessageSecrets,
     ) -> Result<(), Self::Error> {
         let secrets = zeroize::Zeroizing::new(written(message_secrets)?);
-        pieces::write(self.db, &key(group_id)?, &secrets)
+        pieces::write(self.db, &written(group_id)?, &secrets)
     }
 
     fn message_secrets<
@@ -71,7 +67,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
             StateCodec::from_slice(secrets)
                 .map_err(|error| Error::from(FromSqlError::Other(Box::new(error))))
         };
-        pieces::read(self.db, &key(group_id)?)?
+        pieces::read(self.db, &written(group_id)?)?
             .map(|secrets| read(&secrets))
             .transpose()
     }
@@ -80,7 +76,7 @@ impl StorageProvider<CURRENT_VERSION> for Storage<'_> {
         &self,
         group_id: &GroupId,
     ) -> Result<(), Self::Error> {
-        pieces::delete(self.db, &key(group_id)?)
+        pieces::delete(self.db, &written(group_id)?)
     }
 
     pass_on! {
