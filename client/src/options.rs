@@ -31,8 +31,9 @@ pub struct Options {
     /// How the group in front is followed while somebody looks at events.
     pub following: Following,
     /// Bytes that the activity feed may cost in a month of being followed without a pause: the
-    /// client takes the finest resolution that fits, and polls every group where none does, or
-    /// where the relay shows no feed. With none it polls every group, too.
+    /// low-data profile. The client takes the finest resolution that fits, and reads the groups
+    /// that it names. It reads every group where none fits, where the relay shows no feed, and
+    /// without a budget: a read right after a tick shows the relay that this client has news.
     pub feed_bytes: Option<u64>,
     /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
     pub service: Option<SharedService>,
@@ -73,7 +74,7 @@ impl Default for Options {
             requests: RequestPolicy::default(),
             pace: Pace::default(),
             following: Following::default(),
-            feed_bytes: Some(1 << 30),
+            feed_bytes: None,
             service: None,
         }
     }
