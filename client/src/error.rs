@@ -717,6 +717,17 @@ impl Error {
             other => Err(other),
         }
     }
+
+    /// Whether the disk, or another process, kept the database from answering. Else what stands
+    /// there cannot be used.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Local(LocalError::Database(DatabaseError(
+                rusqlite::Error::SqliteFailure(error, _)
+            ))) if error.code != rusqlite::ErrorCode::DatabaseCorrupt
+        )
+    }
 }
 
 impl From<rusqlite::Error> for Error {

@@ -63,8 +63,10 @@ pub(crate) fn message(
         .map_err(|error| match error {
             ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(
                 MessageDecryptionError::SecretTreeError(_),
-            )) => PeerError::MessageKey,
-            _ => PeerError::Message,
+            )) => PeerError::MessageKey.into(),
+            // The disk's fault and not the sender's: it is read again.
+            ProcessMessageError::StorageError(error) => Error::from(error),
+            _ => PeerError::Message.into(),
         })?;
     // In the own name, and not one that this client has sent.
     if matches!(

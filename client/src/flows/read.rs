@@ -261,7 +261,10 @@ impl Engine {
             if at != next {
                 continue;
             }
-            if self.mls(id).is_err() {
+            if let Err(error) = self.mls(id) {
+                if error.is_passing() {
+                    return Err(error);
+                }
                 self.lose(id, StopReason::State)?;
                 return Ok(Taken::End);
             }

@@ -104,6 +104,7 @@ impl Engine {
         refusals_can_wait(self.go_on_removing().await)?;
         refusals_can_wait(self.settle_devices().await)?;
         refusals_can_wait(self.top_up().await)?;
+        self.loaded.forget_stale(&self.db)?;
         self.compare_views().await
     }
 

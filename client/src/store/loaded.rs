@@ -1,10 +1,11 @@
 //! Groups of the MLS library that are in memory, as the database has them. To load one costs many
 //! times what a message does, so one that was loaded is kept for who needs it next.
 //!
-//! What is kept is never ahead of the database nor behind it. Each state there has a stamp
+//! What is given out is never ahead of the database nor behind it. Each state there has a stamp
 //! (`schema/mls.sql`), and a group is given out only under the stamp that the database shows
 //! then. So it does not matter who has changed it: another part of this client, another process, or
-//! a transaction that was taken back.
+//! a transaction that was taken back. What stands under another stamp is dropped after each call:
+//! memory has no secrets of a group for longer than the database.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -69,6 +70,22 @@ impl Loaded {
     /// Keeps a group as the library has written it, in the transaction in which it has.
     pub(crate) fn keep(&self, db: &Connection, id: &GroupId, group: MlsGroup) -> Result<(), Error> {
         self.put(id, stamp(db, id)?, Rc::new(group));
+        Ok(())
+    }
+
+    /// Drops groups that are gone or have changed, and their secrets with them.
+    pub(crate) fn forget_stale(&self, db: &Connection) -> Result<(), Error> {
+        let kept: Vec<_> = self
+            .groups
+            .borrow()
+            .iter()
+            .map(|kept| (kept.id, kept.stamp))
+            .collect();
+        for (id, known) in kept {
+            if stamp(db, &id)? != Some(known) {
+                self.remove(&id, None);
+            }
+        }
         Ok(())
     }
 
@@ -158,11 +175,32 @@ mod tests {
         ));
         transaction.rollback().unwrap();
         assert!(!Rc::ptr_eq(&changed, &loaded.get(&db, &ID).unwrap()));
-        // Nor does another change make up for it.
+    }
+
+    #[test]
+    fn no_other_change_makes_up_for_one_that_was_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut db = with_group(&directory);
+        let loaded = Loaded::default();
         let transaction = begin(&mut db).unwrap();
-        change(&transaction, &Loaded::default());
-        transaction.commit().unwrap();
+        change(&transaction, &loaded);
+        let changed = loaded.get(&transaction, &ID).unwrap();
+        transaction.rollback().unwrap();
+        // As many changes as were taken back.
+        change(&db, &Loaded::default());
         assert!(!Rc::ptr_eq(&changed, &loaded.get(&db, &ID).unwrap()));
+    }
+
+    #[test]
+    fn a_group_that_was_loaded_before_a_change_is_not_given_out_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = with_group(&directory);
+        let loaded = Loaded::default();
+        let (before, old) = (stamp(&db, &ID).unwrap(), load_mls(&db, &ID).unwrap());
+        change(&db, &Loaded::default());
+        let old = Rc::new(old);
+        loaded.put(&ID, before, Rc::clone(&old));
+        assert!(!Rc::ptr_eq(&old, &loaded.get(&db, &ID).unwrap()));
     }
 
     #[test]
@@ -182,7 +220,11 @@ mod tests {
         let db = with_group(&directory);
         let loaded = Loaded::default();
         loaded.get(&db, &ID).unwrap();
+        loaded.forget_stale(&db).unwrap();
+        assert_eq!(loaded.groups.borrow().len(), 1);
         Group::delete(&db, &ID).unwrap();
+        loaded.forget_stale(&db).unwrap();
+        assert!(loaded.groups.borrow().is_empty());
         assert!(loaded.get(&db, &ID).is_err() && loaded.take(&db, &ID).is_err());
         let left: u32 = db
             .query_row("SELECT count(*) FROM mls_stamps", (), |row| row.get(0))

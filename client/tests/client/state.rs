@@ -77,6 +77,29 @@ async fn a_message_that_could_not_be_kept_is_read_when_it_can() {
     assert_eq!(unreadable(&bob), 0);
 }
 
+#[tokio::test]
+async fn a_message_whose_key_could_not_be_kept_is_nobodys_fault_and_read_when_it_can() {
+    let homes = Homes::new(73);
+    let (alice, bob) = pair(&homes).await;
+    alice.send_message("team", "one").await.unwrap();
+    bob.sync(0).await.unwrap();
+    let db = database(&homes, "bob");
+    let rename = |from: &str, to: &str| {
+        db.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))
+            .unwrap();
+    };
+    rename("mls_secret_pieces", "away");
+    alice.send_message("team", "two").await.unwrap();
+    for _ in 0..2 {
+        assert!(matches!(bob.sync(0).await, Err(Error::Local(_))));
+    }
+    rename("away", "mls_secret_pieces");
+    bob.sync(0).await.unwrap();
+    assert_eq!(bob.stop_reason("team").unwrap(), None);
+    assert_eq!(texts(&bob, "team"), ["one", "two"]);
+    assert_eq!(unreadable(&bob), 0);
+}
+
 /// All that stands in a home, file by file.
 fn files(homes: &Homes, home: &str) -> Vec<Vec<u8>> {
     let files = std::fs::read_dir(homes.path(home)).unwrap();
