@@ -6,23 +6,29 @@ use protocol::ids::GroupId;
 
 use crate::engine::Engine;
 use crate::error::{Error, Fault, LocalError, UsageError, refusals_can_wait};
-use crate::store::acts::{Act, done, due, plan};
+use crate::store::acts::{Act, done, due, put_off};
 use crate::store::{Group, Status, push};
 
 impl Engine {
     /// Does what is due; what is new gets its time.
     pub(crate) async fn act(&mut self) -> Result<(), Error> {
-        push::plan_endings(&self.db)?;
         let now_ms = self.transport.time.now_unix_ms();
+        push::plan_upkeep(&self.db, now_ms)?;
         for (act, about) in due(&mut self.db, now_ms)? {
+            // A leaf that is to get a handle waits until there is one.
+            let (act, about) = if act == Act::Extras && push::is_out_of_stock(&self.db, now_ms)? {
+                put_off(&self.db, act, &about)?;
+                (Act::Handles, Vec::new())
+            } else {
+                (act, about)
+            };
             let outcome = self.carry_out(act, &about).await;
             // A push sender that is away holds nothing up.
             if let (Act::Handles, Err(error)) = (act, &outcome)
                 && error.fault() != Fault::Local
             {
                 tracing::warn!(code = error.code(), "push handles were not fetched");
-                done(&self.db, act, &about)?;
-                plan(&self.db, act, &about)?;
+                put_off(&self.db, act, &about)?;
                 continue;
             }
             if matches!(outcome, Err(Error::Unreachable(_))) {

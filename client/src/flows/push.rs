@@ -9,7 +9,7 @@ use protocol::push::{
 };
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError, UsageError};
+use crate::error::{Error, Fault, LocalError, UsageError};
 use crate::push_address::{PushAddress, PushConsent};
 use crate::store::acts::{self, Act};
 use crate::store::{Group, Status, push};
@@ -40,19 +40,28 @@ impl Engine {
             })
         })
         .await?;
-        push::registered(&self.db)?;
-        self.fill_handles().await?;
-        if was_registered {
-            return Ok(());
-        }
         self.transact(|db, _| {
+            push::registered(db)?;
+            acts::plan(db, Act::Handles, &[])?;
+            if was_registered {
+                return Ok(());
+            }
             for group in Group::all(db)? {
                 if group.status == Status::Active {
                     acts::plan(db, Act::Extras, &group.id.0)?;
                 }
             }
             Ok(())
-        })
+        })?;
+        match self.fill_handles().await {
+            // There is a record, and handles are fetched later.
+            Err(error) if error.fault() != Fault::Local => {
+                tracing::warn!(code = error.code(), "push handles were not fetched");
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(()) => acts::done(&self.db, Act::Handles, &[]),
+        }
     }
 
     /// Has this device woken no more. Handles in leaves lead to nothing from now on.
@@ -99,21 +108,30 @@ impl Engine {
         if !push::is_registered(&self.db)? {
             return Ok(());
         }
-        let gone = push::of_groups_that_are_gone(&self.db, MAX_HANDLES)?;
-        if !gone.is_empty() {
-            self.ask_push_sender(|| DeviceAct::RevokeHandles(gone.clone()))
-                .await?;
-            self.transact(|db, _| push::ended(db, &gone))?;
-        }
+        let ended = match self.end_handles().await {
+            // It remembers no more that were ended, say. That keeps no leaf from a handle.
+            Err(Error::Push(refusal)) if refusal.problem != UNKNOWN => Err(Error::Push(refusal)),
+            other => Ok(other?),
+        };
         let now_ms = self.transport.time.now_unix_ms();
-        let missing = push::STOCK.saturating_sub(push::in_stock(&self.db, now_ms)?);
-        if missing == 0 {
+        let missing = push::missing(&self.db, now_ms)?;
+        if missing > 0 {
+            let handles = self
+                .ask_push_sender(|| DeviceAct::IssueHandles(missing))
+                .await?;
+            self.transact(|db, _| push::add(db, &handles, now_ms))?;
+        }
+        ended
+    }
+
+    async fn end_handles(&mut self) -> Result<(), Error> {
+        let gone = push::of_groups_that_are_gone(&self.db, MAX_HANDLES)?;
+        if gone.is_empty() {
             return Ok(());
         }
-        let handles = self
-            .ask_push_sender(|| DeviceAct::IssueHandles(missing))
+        self.ask_push_sender(|| DeviceAct::RevokeHandles(gone.clone()))
             .await?;
-        self.transact(|db, _| push::add(db, &handles, now_ms))
+        self.transact(|db, _| push::ended(db, &gone))
     }
 
     /// Asks until the answer is to this very request.

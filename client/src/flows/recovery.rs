@@ -169,6 +169,7 @@ impl Engine {
     /// A joiner's first act, which also says that it came: a recovery key for the new leaf, and its
     /// row.
     pub(crate) async fn set_leaf_extras(&mut self, id: &GroupId) -> Result<(), Error> {
+        let now_ms = self.transport.time.now_unix_ms();
         let _: Accepted = self
             .as_member(id, Operation::SetLeafExtras, |client, group| {
                 let mls_group = client.mls(id)?;
@@ -181,7 +182,7 @@ impl Engine {
                 let request = SetLeafExtrasRequest {
                     group: group.key(),
                     recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
-                    push_handle: opaque(push::handle_for(&client.db, id)?),
+                    push_handle: opaque(push::handle_for(&client.db, id, now_ms)?),
                     row: rows::seal(suite, id, &group.segment, &pair.public)?,
                 };
                 Ok(request.encode())

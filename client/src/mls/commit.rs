@@ -259,14 +259,14 @@ pub(crate) fn stage(
             leaf,
             wrapper,
             seed,
-            push::handle_for(db, id)?,
+            push::handle_for(db, id, staging.now_ms)?,
         )?),
         (None, Some(seed)) => {
             let pair = RecoveryKeyPair::of(suite, seed)?;
             Some(LeafExtras {
                 wrapped_link_key: opaque(wrap_link_key(wrapper, &own_link)?),
                 recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
-                push_handle: opaque(push::handle_for(db, id)?),
+                push_handle: opaque(push::handle_for(db, id, staging.now_ms)?),
             })
         }
         _ => None,

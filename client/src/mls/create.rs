@@ -71,7 +71,7 @@ pub(crate) fn build(
         &leaf,
         &beginning.wrapper_key,
         &recovery,
-        push::handle_for(db, &draft.id)?,
+        push::handle_for(db, &draft.id, draft.now_ms)?,
     )?;
     let segment = beginning.to_wire(None, Vec::new());
     let group = Group {

@@ -226,7 +226,7 @@ pub(crate) fn build(
             leaf,
             wrapper,
             &recovery,
-            push::handle_for(db, id)?,
+            push::handle_for(db, id, now_ms)?,
         )?,
         permit: again(&entrance.permit),
     };

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use crate::error::{Error, LocalError};
-use crate::store::database::{begin, change, rows};
+use crate::store::database::{begin, change, rows, value};
 
 /// Something that is done by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,18 @@ pub(crate) fn is_planned(db: &Connection, act: Act) -> Result<bool, Error> {
     Ok(db
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM acts WHERE act = ?)")?
         .query_row([act.spread().name], |row| row.get(0))?)
+}
+
+/// How often an act is planned, of whatever it is about.
+pub(crate) fn count(db: &Connection, act: Act) -> Result<u16, Error> {
+    let sql = "SELECT count(*) FROM acts WHERE act = ?";
+    Ok(value(db, sql, [act.spread().name])?.unwrap_or(0))
+}
+
+/// It is not done now, but at a time of its own anew.
+pub(crate) fn put_off(db: &Connection, act: Act, about: &[u8]) -> Result<(), Error> {
+    done(db, act, about)?;
+    plan(db, act, about)
 }
 
 /// It was carried out, or there is nothing left to do.

@@ -2,7 +2,7 @@
 
 use crypto::secret::Secret;
 use protocol::ids::GroupId;
-use protocol::push::Handle;
+use protocol::push::{Handle, MAX_HANDLES};
 use protocol::time::DAY_MS;
 use rusqlite::Connection;
 
@@ -11,12 +11,14 @@ use crate::store::acts::{self, Act};
 use crate::store::database::{change, column, first, key32, value};
 
 /// Handles in stock.
-pub(crate) const STOCK: u16 = 64;
+const STOCK: u16 = 64;
 /// With fewer it is filled again, at a time of its own.
 const LOW: u16 = 16;
-/// A leaf lives for six weeks, and its handle is good for thirteen: in stock it grows no older than
-/// this.
+/// A leaf lives for six weeks, and its handle is good for thirteen: one that was in stock for longer
+/// is not used.
 const FRESH_MS: u64 = 35 * DAY_MS;
+/// When the youngest in stock is older, others are fetched, while these are still used.
+const YOUNG_MS: u64 = 28 * DAY_MS;
 /// By then it has expired.
 const EXPIRED_MS: u64 = 100 * DAY_MS;
 
@@ -85,8 +87,10 @@ pub(crate) fn add(db: &Connection, handles: &[Handle], now_ms: u64) -> Result<()
     Ok(())
 }
 
-/// How many are in stock; those that are too old are not.
-pub(crate) fn in_stock(db: &Connection, now_ms: u64) -> Result<u16, Error> {
+/// Forgets what is too old, and says how many are to be fetched: so many in stock and for groups
+/// that wait for one, as long as they are young. Always a whole stock, so that the push sender does
+/// not count new leaves.
+pub(crate) fn missing(db: &Connection, now_ms: u64) -> Result<u16, Error> {
     change(
         db,
         "DELETE FROM push_handles WHERE issued_ms < ?1 OR (group_id IS NULL AND issued_ms < ?2)",
@@ -95,26 +99,42 @@ pub(crate) fn in_stock(db: &Connection, now_ms: u64) -> Result<u16, Error> {
             ms(now_ms.saturating_sub(FRESH_MS)),
         ),
     )?;
-    count(db)
+    let wanted = STOCK.saturating_add(acts::count(db, Act::Extras)?);
+    let missing = wanted.saturating_sub(in_stock(db, now_ms.saturating_sub(YOUNG_MS))?);
+    let most = u16::try_from(MAX_HANDLES).unwrap_or(u16::MAX);
+    Ok(missing
+        .checked_next_multiple_of(STOCK)
+        .unwrap_or(most)
+        .min(most))
 }
 
-fn count(db: &Connection) -> Result<u16, Error> {
-    let sql = "SELECT count(*) FROM push_handles WHERE group_id IS NULL";
-    Ok(value(db, sql, ())?.unwrap_or(0))
+/// How many in stock were issued since then.
+fn in_stock(db: &Connection, since_ms: u64) -> Result<u16, Error> {
+    let sql = "SELECT count(*) FROM push_handles WHERE group_id IS NULL AND issued_ms >= ?";
+    Ok(value(db, sql, [ms(since_ms)])?.unwrap_or(0))
+}
+
+/// Whether a leaf would have to bring random bytes, although the push sender has a record.
+pub(crate) fn is_out_of_stock(db: &Connection, now_ms: u64) -> Result<bool, Error> {
+    Ok(is_registered(db)? && in_stock(db, now_ms.saturating_sub(FRESH_MS))? == 0)
 }
 
 /// What a new leaf in a group brings: a handle that no other leaf has, or random bytes that look
 /// like one. In the caller's transaction.
-pub(crate) fn handle_for(db: &Connection, id: &GroupId) -> Result<Handle, Error> {
+pub(crate) fn handle_for(db: &Connection, id: &GroupId, now_ms: u64) -> Result<Handle, Error> {
     if !is_registered(db)? {
         return Ok(crypto::random()?);
     }
-    let sql = "SELECT handle FROM push_handles WHERE group_id IS NULL ORDER BY issued_ms LIMIT 1";
-    let found: Option<Vec<u8>> = value(db, sql, ())?;
-    if count(db)? <= LOW {
+    let fresh_ms = now_ms.saturating_sub(FRESH_MS);
+    let sql = "SELECT handle FROM push_handles WHERE group_id IS NULL AND issued_ms >= ?
+               ORDER BY issued_ms LIMIT 1";
+    let found: Option<Vec<u8>> = value(db, sql, [ms(fresh_ms)])?;
+    if in_stock(db, fresh_ms)? <= LOW {
         acts::plan(db, Act::Handles, &[])?;
     }
     let Some(handle) = found else {
+        // The leaf gets one later.
+        acts::plan(db, Act::Extras, &id.0)?;
         return Ok(crypto::random()?);
     };
     change(
@@ -125,10 +145,14 @@ pub(crate) fn handle_for(db: &Connection, id: &GroupId) -> Result<Handle, Error>
     handle.try_into().map_err(|_| LocalError::Damaged.into())
 }
 
-/// Plans to end the handles of groups that this client is not in any more, in the caller's
-/// transaction.
-pub(crate) fn plan_endings(db: &Connection) -> Result<(), Error> {
-    if is_registered(db)? && !of_groups_that_are_gone(db, 1)?.is_empty() {
+/// Plans to end the handles of groups that this client is not in any more, and to fetch others
+/// before those in stock are too old. In the caller's transaction.
+pub(crate) fn plan_upkeep(db: &Connection, now_ms: u64) -> Result<(), Error> {
+    if !is_registered(db)? {
+        return Ok(());
+    }
+    let is_stock_old = in_stock(db, now_ms.saturating_sub(YOUNG_MS))? == 0;
+    if is_stock_old || !of_groups_that_are_gone(db, 1)?.is_empty() {
         acts::plan(db, Act::Handles, &[])?;
     }
     Ok(())
@@ -181,7 +205,7 @@ mod tests {
     fn each_leaf_gets_a_handle_of_its_own_and_one_that_looks_alike_when_there_is_none() {
         let db = registered_with(2);
         let taken: std::collections::BTreeSet<Handle> = (0..4)
-            .map(|it| handle_for(&db, &GroupId([it; 16])).unwrap())
+            .map(|it| handle_for(&db, &GroupId([it; 16]), NOW_MS).unwrap())
             .collect();
         assert_eq!(taken.len(), 4);
         assert!(taken.contains(&[1; 96]) && taken.contains(&[2; 96]));
@@ -192,7 +216,8 @@ mod tests {
     fn without_a_record_leaves_bring_random_bytes_and_nothing_is_planned() {
         let db = crate::store::database::in_memory().unwrap();
         let id = GroupId([1; 16]);
-        assert_ne!(handle_for(&db, &id).unwrap(), handle_for(&db, &id).unwrap());
+        let bytes = || handle_for(&db, &id, NOW_MS).unwrap();
+        assert_ne!(bytes(), bytes());
         assert!(!acts::is_planned(&db, Act::Handles).unwrap());
     }
 
@@ -202,11 +227,11 @@ mod tests {
         let mut stays = group(1, "stays");
         stays.status = Status::Active;
         stays.insert(&db).unwrap();
-        handle_for(&db, &GroupId([1; 16])).unwrap();
-        let of_gone = handle_for(&db, &GroupId([2; 16])).unwrap();
+        handle_for(&db, &GroupId([1; 16]), NOW_MS).unwrap();
+        let of_gone = handle_for(&db, &GroupId([2; 16]), NOW_MS).unwrap();
         assert_eq!(of_groups_that_are_gone(&db, 10).unwrap(), [of_gone]);
         acts::done(&db, Act::Handles, &[]).unwrap();
-        plan_endings(&db).unwrap();
+        plan_upkeep(&db, NOW_MS).unwrap();
         assert!(acts::is_planned(&db, Act::Handles).unwrap());
         ended(&db, &[of_gone]).unwrap();
         assert!(of_groups_that_are_gone(&db, 10).unwrap().is_empty());
@@ -214,10 +239,34 @@ mod tests {
     }
 
     #[test]
-    fn what_grew_old_in_stock_is_not_used() {
-        let db = registered_with(3);
-        assert_eq!(in_stock(&db, NOW_MS).unwrap(), 3);
-        assert_eq!(in_stock(&db, NOW_MS + 36 * DAY_MS).unwrap(), 0);
+    fn what_grew_old_in_stock_is_not_used_and_others_are_fetched_before() {
+        let db = registered_with(64);
+        let id = GroupId([1; 16]);
+        let at = |days: u64| NOW_MS + days * DAY_MS;
+        plan_upkeep(&db, at(27)).unwrap();
+        assert!(!acts::is_planned(&db, Act::Handles).unwrap());
+        plan_upkeep(&db, at(29)).unwrap();
+        assert!(acts::is_planned(&db, Act::Handles).unwrap());
+        assert_eq!(missing(&db, at(29)).unwrap(), STOCK);
+        let of_stock = |handle: Handle| (1..=64).any(|it| handle == [it; 96]);
+        assert!(of_stock(handle_for(&db, &id, at(34)).unwrap()));
+        assert!(!of_stock(handle_for(&db, &id, at(36)).unwrap()));
+        add(&db, &[[99; 96]], at(36)).unwrap();
+        assert_eq!(handle_for(&db, &id, at(36)).unwrap(), [99; 96]);
+    }
+
+    #[test]
+    fn a_leaf_without_a_handle_gets_one_later_and_so_many_more_are_fetched() {
+        let db = registered_with(0);
+        assert!(is_out_of_stock(&db, NOW_MS).unwrap());
+        assert_eq!(missing(&db, NOW_MS).unwrap(), STOCK);
+        for it in 0..70 {
+            handle_for(&db, &GroupId([it; 16]), NOW_MS).unwrap();
+        }
+        assert_eq!(acts::count(&db, Act::Extras).unwrap(), 70);
+        assert_eq!(missing(&db, NOW_MS).unwrap(), 3 * STOCK);
+        add(&db, &[[1; 96]], NOW_MS).unwrap();
+        assert!(!is_out_of_stock(&db, NOW_MS).unwrap());
     }
 
     #[test]
