@@ -109,6 +109,7 @@ impl Default for PaceSettings {
 pub struct SendingSettings {
     /// Devices that wait to be woken.
     pub max_pending: usize,
+    /// Pushes under way, of each kind of sender.
     pub max_at_once: usize,
     pub connect_seconds: u64,
     pub answer_seconds: u64,
@@ -132,7 +133,7 @@ impl Default for SendingSettings {
             max_at_once: 128,
             connect_seconds: 10,
             answer_seconds: 20,
-            attempts: 4,
+            attempts: 8,
             retry_ms: 5_000,
             longest_retry_ms: 3_600_000,
             ttl_seconds: 86_400,
@@ -157,6 +158,9 @@ pub struct WebPushSettings {
 #[serde(deny_unknown_fields)]
 pub struct WebhookSettings {
     pub hosts: Vec<String>,
+    /// To one host, whatever the URLs are.
+    #[serde(default = "default_pushes_per_minute")]
+    pub pushes_per_minute: u32,
 }
 
 /// An app on Apple's devices.
@@ -191,6 +195,10 @@ impl ServiceConfig for Config {
     fn service(&self) -> &ServiceSettings {
         &self.service
     }
+}
+
+fn default_pushes_per_minute() -> u32 {
+    600
 }
 
 fn default_apns_endpoint() -> String {

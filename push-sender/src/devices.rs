@@ -12,7 +12,7 @@ use service::probe::{Probe, Trouble};
 use service::rate::{Bucket, Buckets, Rate};
 
 use crate::config::DeviceSettings;
-use crate::keys::{DeviceId, Keys, Naming, Tag};
+use crate::keys::{DeviceId, Keys, Lane, Naming, Tag};
 use crate::record::{Record, Revoked, SealError};
 use crate::store::{Row, Store, StoreError};
 
@@ -76,6 +76,7 @@ pub(crate) enum Effect {
 pub(crate) struct Reachable {
     pub(crate) device: DeviceId,
     pub(crate) tag: Tag,
+    pub(crate) lane: Lane,
     pub(crate) pace: WakePace,
 }
 
@@ -173,13 +174,20 @@ impl Devices {
         match (found, asked.act) {
             (None, DeviceAct::Register(Registration { address, consent })) => {
                 let record = Record::new(asked.number, address, checked(consent)?);
-                self.check_address(&store, &row, &record)?;
                 self.check_new(&store)?;
-                self.put(&store, device, &record)?;
+                self.check_address(&store, &row, &record)?;
+                store.add(&row, &self.row(device, &record, self.week())?)?;
                 metrics::counter!("push_devices_registered_total").increment(1);
                 Ok(nothing_more())
             }
             (None, _) => Err(DeviceError::UnknownDevice),
+            (Some(record), act)
+                if record.removed == 1
+                    && asked.number > record.number
+                    && !matches!(act, DeviceAct::Register(_)) =>
+            {
+                Err(DeviceError::UnknownDevice)
+            }
             (Some(mut record), act) if asked.number > record.number => {
                 record.number = asked.number;
                 self.change(&store, device, record, act)
@@ -200,6 +208,10 @@ impl Devices {
         let mut answer = nothing_more();
         match act {
             DeviceAct::Register(Registration { address, consent }) => {
+                if record.removed == 1 {
+                    self.take_registration()?;
+                    record.removed = 0;
+                }
                 record.address = Some(address);
                 record.consent = checked(consent)?;
                 self.check_address(store, &self.keys.row(device), &record)?;
@@ -213,9 +225,13 @@ impl Devices {
                 record.generation = record.generation.wrapping_add(1);
                 record.revoked.clear();
             }
+            // The number stays, and the next generation: a request of before that was held back
+            // brings neither the record nor its handles to life.
             DeviceAct::Remove => {
-                store.remove(&self.keys.row(device))?;
-                return Ok(answer);
+                record.removed = 1;
+                record.address = None;
+                record.generation = record.generation.wrapping_add(1);
+                record.revoked.clear();
             }
             DeviceAct::Awake(seconds) if seconds > MAX_AWAKE_SECONDS => {
                 return Err(DeviceError::LimitExceeded);
@@ -234,9 +250,14 @@ impl Devices {
     }
 
     fn check_new(&self, store: &Store) -> Result<(), DeviceError> {
-        if store.devices()? >= self.settings.max_devices {
+        self.take_registration()?;
+        if store.devices() >= self.settings.max_devices {
             return Err(DeviceError::Full);
         }
+        Ok(())
+    }
+
+    fn take_registration(&self) -> Result<(), DeviceError> {
         let (rate, bucket) = &self.registrations;
         rate.take(bucket, 1, self.clock.monotonic_ms())
             .map_err(too_many)
@@ -346,6 +367,7 @@ impl Devices {
             Ok(Reachable {
                 device: naming.device,
                 tag: self.keys.tag(address),
+                lane: self.keys.lane(address),
                 pace: record.consent.pace,
             })
         })
@@ -383,7 +405,7 @@ impl Devices {
     pub(crate) fn tidy(&self) -> Result<u64, DeviceError> {
         let store = self.store();
         store.drop_before(self.week().saturating_sub(self.settings.idle_weeks))?;
-        Ok(store.devices()?)
+        Ok(store.devices())
     }
 
     pub(crate) fn probe(&self) -> Probe {

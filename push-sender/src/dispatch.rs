@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use protocol::push::{Address, Reason, Wake};
 use service::SharedClock;
+use service::rate::{Buckets, Rate};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
 use crate::devices::{DeviceError, Devices};
-use crate::keys::{DeviceId, Tag};
+use crate::keys::{DeviceId, Kind, Lane, Tag};
+use crate::places::Places;
 use crate::senders::{self, Outcome, Senders};
 use crate::wakes::{Due, Wakes};
 
@@ -23,6 +25,11 @@ use crate::wakes::{Due, Wakes};
 const MOST_REQUESTS: usize = 64;
 /// Without anything due it is looked again after so long.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// A push for a service that has no place is looked at again after so long, or twice that.
+const BUSY_MS: u64 = 1_000;
+/// Servers of somebody's own whose pushes are counted, in memory.
+const MOST_WEBHOOKS: usize = 1 << 16;
 
 /// More wake requests wait than are taken.
 #[derive(Debug)]
@@ -34,7 +41,9 @@ pub(crate) struct Dispatcher {
     clock: SharedClock,
     wakes: Mutex<Wakes>,
     is_earlier: Notify,
-    at_once: Arc<Semaphore>,
+    places: Places,
+    of_one_webhook: (Rate, Buckets<Lane>),
+    patience: Duration,
     attempts: u32,
     retry_ms: u64,
     longest_retry_ms: u64,
@@ -51,6 +60,7 @@ impl Dispatcher {
     ) -> (Arc<Self>, mpsc::Receiver<Vec<Wake>>) {
         let (requests, waiting) = mpsc::channel(MOST_REQUESTS);
         let sending = &config.sending;
+        let pushes = config.webhook.as_ref().map_or(0, |it| it.pushes_per_minute);
         let dispatcher = Self {
             devices,
             senders,
@@ -61,7 +71,13 @@ impl Dispatcher {
                 config.devices.records_per_address,
             )),
             is_earlier: Notify::new(),
-            at_once: Arc::new(Semaphore::new(sending.max_at_once.max(1))),
+            places: Places::new(sending.max_at_once),
+            of_one_webhook: (
+                Rate::new(pushes.max(1), pushes, 60_000),
+                Buckets::new(MOST_WEBHOOKS),
+            ),
+            // Room for an access token that is exchanged first.
+            patience: Duration::from_secs(sending.answer_seconds.saturating_mul(2)),
             attempts: sending.attempts.max(1),
             retry_ms: sending.retry_ms.max(1),
             longest_retry_ms: sending.longest_retry_ms,
@@ -89,29 +105,37 @@ impl Dispatcher {
         while let Some(wakes) = waiting.recv().await {
             let opener = Arc::clone(&self);
             let opened = spawn_blocking(move || opener.open_all(&wakes)).await;
-            if !matches!(opened, Ok(Ok(()))) {
+            if !matches!(opened, Ok(0)) {
                 tracing::error!("wakes could not be looked up");
             }
             self.is_earlier.notify_one();
         }
     }
 
-    fn open_all(&self, wakes: &[Wake]) -> Result<(), DeviceError> {
+    /// How many could not be looked up: a row that is damaged keeps no other device asleep.
+    fn open_all(&self, wakes: &[Wake]) -> usize {
+        let mut failed = 0;
         for wake in wakes {
-            let label = match self.devices.reach(wake)? {
-                Ok(reachable) => {
-                    let chance = u64::from_be_bytes(crypto::random()?);
-                    let is_decoy = wake.reason == Reason::Decoy;
-                    let now_ms = self.clock.monotonic_ms();
-                    self.wakes()
-                        .ask(reachable, wake.delay_ms, is_decoy, now_ms, chance)
-                        .label()
-                }
-                Err(dropped) => dropped.label(),
-            };
+            let label = self.open_one(wake).unwrap_or_else(|_| {
+                failed += 1;
+                "failed"
+            });
             metrics::counter!("push_wakes_total", "outcome" => label).increment(1);
         }
-        Ok(())
+        failed
+    }
+
+    fn open_one(&self, wake: &Wake) -> Result<&'static str, DeviceError> {
+        let reachable = match self.devices.reach(wake)? {
+            Ok(reachable) => reachable,
+            Err(dropped) => return Ok(dropped.label()),
+        };
+        let is_decoy = wake.reason == Reason::Decoy;
+        let now_ms = self.clock.monotonic_ms();
+        let asked = self
+            .wakes()
+            .ask(reachable, wake.delay_ms, is_decoy, now_ms, chance());
+        Ok(asked.label())
     }
 
     /// Sends what is due, for good.
@@ -133,13 +157,17 @@ impl Dispatcher {
                 }
                 continue;
             };
-            let Ok(place) = Arc::clone(&self.at_once).acquire_owned().await else {
-                return;
-            };
+            if !self.take_place(due.lane, now_ms) {
+                // Those of others are sent meanwhile.
+                let after_ms = BUSY_MS + chance() % BUSY_MS;
+                self.wakes().put_back(due, after_ms, now_ms);
+                continue;
+            }
             let sender = Arc::clone(&self);
             tokio::spawn(async move {
+                let lane = due.lane;
                 sender.push(due).await;
-                drop(place);
+                sender.places.give_back(lane);
             });
         }
     }
@@ -148,12 +176,31 @@ impl Dispatcher {
         self.wakes().tidy(self.clock.monotonic_ms());
     }
 
-    async fn push(&self, due: Due) {
+    fn take_place(&self, lane: Lane, now_ms: u64) -> bool {
+        if !self.places.take(lane) {
+            return false;
+        }
+        let (rate, buckets) = &self.of_one_webhook;
+        let is_in_time = lane.kind != Kind::Webhook || buckets.take(lane, *rate, 1, now_ms).is_ok();
+        if !is_in_time {
+            self.places.give_back(lane);
+        }
+        is_in_time
+    }
+
+    async fn push(&self, mut due: Due) {
         let Some(address) = self.address(&due).await else {
             return;
         };
         let kind = senders::label(&address);
-        let outcome = self.senders.send(&address, self.clock.now_unix_ms()).await;
+        // The same when it is sent again.
+        let id = *due
+            .id
+            .get_or_insert_with(|| crypto::random().unwrap_or_default());
+        let now_ms = self.clock.now_unix_ms();
+        let sending = self.senders.send(&address, &id, now_ms);
+        let outcome = tokio::time::timeout(self.patience, sending).await;
+        let outcome = outcome.unwrap_or(Outcome::Later(None));
         metrics::counter!("push_sent_total", "sender" => kind, "outcome" => outcome.label())
             .increment(1);
         match outcome {
@@ -197,7 +244,10 @@ impl Dispatcher {
         }
         // The service's wish counts, but does not hold a wake for ever.
         let own_ms = self.retry_ms.saturating_mul(1 << due.tried.min(16));
-        let after_ms = after_ms.unwrap_or(0).max(own_ms).min(self.longest_retry_ms);
+        // What failed together does not come again together.
+        let jitter_ms = chance() % (own_ms / 2).saturating_add(1);
+        let after_ms = after_ms.unwrap_or(0).max(own_ms).saturating_add(jitter_ms);
+        let after_ms = after_ms.min(self.longest_retry_ms);
         self.wakes().retry(due, after_ms, self.clock.monotonic_ms());
         self.is_earlier.notify_one();
     }
@@ -205,4 +255,8 @@ impl Dispatcher {
     fn wakes(&self) -> MutexGuard<'_, Wakes> {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn chance() -> u64 {
+    crypto::random().map_or(0, u64::from_be_bytes)
 }

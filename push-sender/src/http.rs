@@ -86,7 +86,7 @@ async fn wake(State(parts): State<Parts>, request: Request) -> Result<StatusCode
     if asked.version != VERSION {
         return Err(Problem::from(&DeviceError::Version));
     }
-    if asked.wakes.len() > MAX_WAKES {
+    if !(1..=MAX_WAKES).contains(&asked.wakes.len()) {
         return Err(Problem::from(&DeviceError::LimitExceeded));
     }
     service.charge(asked.wakes.len(), parts.clock.monotonic_ms())?;

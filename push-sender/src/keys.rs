@@ -28,6 +28,22 @@ impl std::fmt::Debug for Tag {
     }
 }
 
+/// A push service, app or server of somebody's own: what holds up one does not hold up others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lane {
+    pub(crate) kind: Kind,
+    /// Stands for the origin, or for the app.
+    of: [u8; 16],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    WebPush,
+    Webhook,
+    Apns,
+    Fcm,
+}
+
 /// What a handle says, to the push sender alone.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Naming {
@@ -98,12 +114,24 @@ impl Keys {
     pub(crate) fn tag(&self, address: &Address) -> Tag {
         let reached = match address {
             // Other keys of the same subscription reach the same device.
-            Address::WebPush(it) => [b"1", it.endpoint.as_slice()].concat(),
-            Address::Webhook(it) => [b"2", it.url.as_slice()].concat(),
+            Address::WebPush(it) => [b"1", &*plain_url(it.endpoint.as_slice())].concat(),
+            Address::Webhook(it) => [b"2", &*plain_url(it.url.as_slice())].concat(),
             Address::Apns(it) => [b"3", &*it.encode()].concat(),
             Address::Fcm(it) => [b"4", &*it.encode()].concat(),
         };
         Tag(kdf::derive(&self.names, "push address", &reached))
+    }
+
+    /// Who is asked to reach an address.
+    pub(crate) fn lane(&self, address: &Address) -> Lane {
+        let (kind, asked) = match address {
+            Address::WebPush(it) => (Kind::WebPush, origin(it.endpoint.as_slice())),
+            Address::Webhook(it) => (Kind::Webhook, origin(it.url.as_slice())),
+            Address::Apns(it) => (Kind::Apns, it.app.as_slice().to_vec()),
+            Address::Fcm(it) => (Kind::Fcm, it.app.as_slice().to_vec()),
+        };
+        let of = kdf::derive(&self.names, "push lane", &asked);
+        Lane { kind, of }
     }
 
     /// A handle: `salt(32) || AES-256-GCM(key of the salt, nonce 0, naming(48))`. To all others it
@@ -159,6 +187,35 @@ impl Keys {
     }
 }
 
+/// The URL as it is asked: other ways to write its scheme, host and port are the same address.
+fn plain_url(url: &[u8]) -> Vec<u8> {
+    let path = parsed(url).and_then(|uri| uri.path_and_query().cloned());
+    let path = path.as_ref().map_or("/", |path| path.as_str());
+    match origin(url) {
+        origin if origin.is_empty() => url.to_vec(),
+        origin => [&*origin, path.as_bytes()].concat(),
+    }
+}
+
+/// `scheme://host:port`, in small letters and without the port that is meant anyway. Empty: it is no
+/// URL.
+fn origin(url: &[u8]) -> Vec<u8> {
+    let Some(uri) = parsed(url) else {
+        return Vec::new();
+    };
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return Vec::new();
+    };
+    let usual = if scheme == "https" { 443 } else { 80 };
+    let port = uri.port_u16().unwrap_or(usual);
+    let host = host.to_ascii_lowercase();
+    format!("{scheme}://{host}:{port}").into_bytes()
+}
+
+fn parsed(url: &[u8]) -> Option<http::Uri> {
+    std::str::from_utf8(url).ok()?.parse().ok()
+}
+
 const LABEL: &[u8] = b"MIMIMI 1.0 push handle";
 
 #[cfg(test)]
@@ -196,6 +253,37 @@ mod tests {
                 handles.iter().any(|handle| handle[place] != first),
                 "byte {place} is the same in all"
             );
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_written_in_another_way_is_the_same_one() {
+        let keys = Keys::new(&[1; 32]);
+        let of = |url: &str| {
+            let address = Address::Webhook(protocol::push::WebhookAddress {
+                url: protocol::codec::opaque(url.as_bytes()),
+                secret: protocol::codec::WireSecret::new([1; 32]),
+            });
+            (keys.tag(&address), keys.lane(&address))
+        };
+        let plain = of("https://hooks.example/a?b");
+        for same in [
+            "https://HOOKS.example/a?b",
+            "https://hooks.example:443/a?b",
+            "HTTPS://Hooks.Example:443/a?b",
+        ] {
+            assert_eq!(of(same), plain, "{same}");
+        }
+        assert_eq!(of("https://hooks.example"), of("https://hooks.example/"));
+        for (other, is_same_lane) in [
+            ("https://hooks.example/a?c", true),
+            ("https://hooks.example/A?b", true),
+            ("https://hooks.example:444/a?b", false),
+            ("https://other.example/a?b", false),
+        ] {
+            let (tag, lane) = of(other);
+            assert_ne!(tag, plain.0, "{other}");
+            assert_eq!(lane == plain.1, is_same_lane, "{other}");
         }
     }
 

@@ -31,6 +31,7 @@ mod founding;
 mod http;
 mod keys;
 mod outbound;
+mod places;
 mod problem;
 mod record;
 mod senders;

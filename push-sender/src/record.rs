@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) number: u64,
     /// Handles of another one have ended.
     pub(crate) generation: u32,
+    /// 1: its owner has removed it. What is left keeps an earlier request from bringing it back.
+    pub(crate) removed: u8,
     /// `None`: what was there is gone.
     pub(crate) address: Option<Address>,
     pub(crate) consent: Consent,
@@ -40,6 +42,7 @@ impl Record {
             version: VERSION,
             number,
             generation: 0,
+            removed: 0,
             address: Some(address),
             consent,
             revoked: Vec::new(),

@@ -4,6 +4,7 @@
 //! week in which its owner last was here, and the sealed record. So a copy of the disk shows how
 //! many devices there are, which have the same address, and the week.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
@@ -37,6 +38,8 @@ impl From<rusqlite::Error> for StoreError {
 
 pub(crate) struct Store {
     db: Connection,
+    /// Counted once: SQLite would look at every row.
+    devices: Cell<u64>,
 }
 
 /// A device's row.
@@ -103,6 +106,9 @@ impl Store {
             .optional()?;
         let place = directory.display().to_string();
         let id = founding::check_binding(binding.as_deref(), &place, keys)?;
+        let sql = "SELECT count(*) FROM devices";
+        let devices = store.db.query_row(sql, [], |row| row.get(0))?;
+        store.devices.set(devices);
         Ok((store, id))
     }
 
@@ -121,7 +127,8 @@ impl Store {
         db.pragma_update(None, "secure_delete", true)?;
         // Takes the lock now, and not at the first request.
         db.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
-        Ok(Self { db })
+        let devices = Cell::new(0);
+        Ok(Self { db, devices })
     }
 
     fn set(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
@@ -145,17 +152,18 @@ impl Store {
         Ok(row)
     }
 
+    /// The row of a device that has none.
+    pub(crate) fn add(&self, name: &[u8; 32], row: &Row) -> Result<(), StoreError> {
+        self.put(name, row)?;
+        self.devices.set(self.devices.get().saturating_add(1));
+        Ok(())
+    }
+
     pub(crate) fn put(&self, name: &[u8; 32], row: &Row) -> Result<(), StoreError> {
         let sql =
             "INSERT OR REPLACE INTO devices (name, tag, week, sealed) VALUES (?1, ?2, ?3, ?4)";
         let mut statement = self.db.prepare_cached(sql)?;
         statement.execute(params![name, row.tag, row.week, row.sealed])?;
-        Ok(())
-    }
-
-    pub(crate) fn remove(&self, name: &[u8; 32]) -> Result<(), StoreError> {
-        self.db
-            .execute("DELETE FROM devices WHERE name = ?1", [name])?;
         Ok(())
     }
 
@@ -166,15 +174,18 @@ impl Store {
         Ok(statement.query_row(params![tag, name], |row| row.get(0))?)
     }
 
-    pub(crate) fn devices(&self) -> Result<u64, StoreError> {
-        let sql = "SELECT count(*) FROM devices";
-        Ok(self.db.query_row(sql, [], |row| row.get(0))?)
+    /// How many records there are, also of those that were removed.
+    pub(crate) fn devices(&self) -> u64 {
+        self.devices.get()
     }
 
     /// Drops the records whose owners were not here since `week`. Returns how many.
     pub(crate) fn drop_before(&self, week: u16) -> Result<usize, StoreError> {
         let sql = "DELETE FROM devices WHERE week < ?1";
-        Ok(self.db.execute(sql, [week])?)
+        let dropped = self.db.execute(sql, [week])?;
+        let left = self.devices.get().saturating_sub(dropped as u64);
+        self.devices.set(left);
+        Ok(dropped)
     }
 
     /// One durable write.

@@ -10,7 +10,7 @@ use protocol::push::{MAX_DELAY_MS, WakePace};
 
 use crate::config::PaceSettings;
 use crate::devices::Reachable;
-use crate::keys::{DeviceId, Tag};
+use crate::keys::{DeviceId, Lane, Tag};
 
 /// A wake that came so short before its device went to sleep may be of news that the device has not
 /// read.
@@ -42,18 +42,28 @@ impl Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) tag: Tag,
+    pub(crate) lane: Lane,
     /// Whose wakes these are: the same address, in different records.
     pub(crate) devices: Vec<DeviceId>,
     /// How often it was tried.
     pub(crate) tried: u32,
+    /// Of the push, once it was sent.
+    pub(crate) id: Option<PushId>,
 }
+
+/// Tells a push that is sent again from another one.
+pub(crate) type PushId = [u8; 16];
 
 struct Pending {
     due_ms: u64,
+    /// By its pace it is not woken before.
+    allowed_ms: u64,
+    lane: Lane,
     /// When the last wake for it came.
     asked_ms: u64,
     devices: Vec<DeviceId>,
     tried: u32,
+    id: Option<PushId>,
 }
 
 pub(crate) struct Wakes {
@@ -91,7 +101,12 @@ impl Wakes {
         now_ms: u64,
         chance: u64,
     ) -> Asked {
-        let Reachable { device, tag, pace } = reachable;
+        let Reachable {
+            device,
+            tag,
+            lane,
+            pace,
+        } = reachable;
         let (interval_ms, jitter_ms) = self.pace_of(pace);
         let last_ms = self.woken.get(&tag).copied();
         if is_decoy {
@@ -109,6 +124,7 @@ impl Wakes {
         let due_ms = wanted.max(allowed).max(asleep);
         if let Some(pending) = self.pending.get_mut(&tag) {
             pending.asked_ms = now_ms;
+            pending.allowed_ms = pending.allowed_ms.min(allowed);
             if !pending.devices.contains(&device) && pending.devices.len() < self.most_devices {
                 pending.devices.push(device);
             }
@@ -123,7 +139,16 @@ impl Wakes {
         if self.pending.len() >= self.most {
             return Asked::Full;
         }
-        self.insert(tag, due_ms, now_ms, vec![device], 0);
+        let pending = Pending {
+            due_ms,
+            allowed_ms: allowed,
+            lane,
+            asked_ms: now_ms,
+            devices: vec![device],
+            tried: 0,
+            id: None,
+        };
+        self.insert(tag, pending);
         Asked::Waits
     }
 
@@ -134,12 +159,20 @@ impl Wakes {
             return None;
         }
         self.order.pop_first();
-        let Pending { devices, tried, .. } = self.pending.remove(&tag)?;
+        let Pending {
+            lane,
+            devices,
+            tried,
+            id,
+            ..
+        } = self.pending.remove(&tag)?;
         self.woken.insert(tag, now_ms);
         Some(Due {
             tag,
+            lane,
             devices,
             tried,
+            id,
         })
     }
 
@@ -149,10 +182,18 @@ impl Wakes {
 
     /// Tries again later what could not be sent.
     pub(crate) fn retry(&mut self, due: Due, after_ms: u64, now_ms: u64) {
+        let tried = due.tried.saturating_add(1);
+        self.put_back(Due { tried, ..due }, after_ms, now_ms);
+    }
+
+    /// Has what could not be sent wait for so long, without having been tried.
+    pub(crate) fn put_back(&mut self, due: Due, after_ms: u64, now_ms: u64) {
         let Due {
             tag,
+            lane,
             devices,
             tried,
+            id,
         } = due;
         let mut due_ms = now_ms.saturating_add(after_ms);
         let mut all = devices;
@@ -167,7 +208,17 @@ impl Wakes {
                 }
             }
         }
-        self.insert(tag, due_ms, asked_ms, all, tried.saturating_add(1));
+        let pending = Pending {
+            due_ms,
+            // By its pace it might be woken now.
+            allowed_ms: now_ms,
+            lane,
+            asked_ms,
+            devices: all,
+            tried,
+            id,
+        };
+        self.insert(tag, pending);
     }
 
     /// `device` reads by itself for so long. With 0 it sleeps from now on, and has read what it was
@@ -192,10 +243,14 @@ impl Wakes {
             self.pending.remove(&tag);
             return;
         }
-        pending.due_ms = if seconds == 0 {
-            pending.due_ms.min(now_ms.saturating_add(UNREAD_MS))
-        } else {
+        pending.due_ms = if seconds > 0 {
             pending.due_ms.max(until_ms)
+        } else if pending.tried > 0 {
+            // It waits as long as the push service asked for.
+            pending.due_ms
+        } else {
+            let soon_ms = now_ms.saturating_add(UNREAD_MS).max(pending.allowed_ms);
+            pending.due_ms.min(soon_ms)
         };
         self.order.insert((pending.due_ms, tag));
     }
@@ -212,14 +267,8 @@ impl Wakes {
         self.pending.len()
     }
 
-    fn insert(&mut self, tag: Tag, due_ms: u64, asked_ms: u64, devices: Vec<DeviceId>, tried: u32) {
-        self.order.insert((due_ms, tag));
-        let pending = Pending {
-            due_ms,
-            asked_ms,
-            devices,
-            tried,
-        };
+    fn insert(&mut self, tag: Tag, pending: Pending) {
+        self.order.insert((pending.due_ms, tag));
         self.pending.insert(tag, pending);
     }
 
@@ -248,6 +297,12 @@ mod tests {
         Reachable {
             device,
             tag,
+            lane: crate::keys::Keys::new(&[1; 32]).lane(&protocol::push::Address::Apns(
+                protocol::push::AppAddress {
+                    app: protocol::codec::opaque(*b"chat"),
+                    token: protocol::codec::opaque([1; 32]),
+                },
+            )),
             pace: WakePace::Prompt,
         }
     }
@@ -336,6 +391,20 @@ mod tests {
         wakes.ask(reachable(DEVICE, TAG), 0, false, 740_000, 0);
         wakes.awake(DEVICE, Some(TAG), 0, 750_000);
         assert_eq!(woken(&mut wakes, 750_000, 900_000), [780_000]);
+    }
+
+    #[test]
+    fn going_to_sleep_neither_shortens_the_pace_nor_the_wait_that_a_push_service_asked_for() {
+        let mut wakes = wakes();
+        wakes.ask(reachable(DEVICE, TAG), 0, false, 0, 0);
+        wakes.take_due(0).unwrap();
+        wakes.ask(reachable(DEVICE, TAG), 0, false, 1_000, 0);
+        wakes.awake(DEVICE, Some(TAG), 0, 2_000);
+        assert_eq!(wakes.next_due_ms(), Some(60_000), "once a minute");
+        let due = wakes.take_due(60_000).unwrap();
+        wakes.retry(due, 3_600_000, 60_000);
+        wakes.awake(DEVICE, Some(TAG), 0, 61_000);
+        assert_eq!(wakes.next_due_ms(), Some(3_660_000));
     }
 
     #[test]

@@ -38,27 +38,29 @@ fn bound(key: &[u8; 32]) -> [BoundKey<'_>; 1] {
 }
 
 fn open(directory: &Path, clock: &Arc<MovedClock>) -> Devices {
+    open_with(directory, clock, settings())
+}
+
+fn open_with(directory: &Path, clock: &Arc<MovedClock>, settings: DeviceSettings) -> Devices {
     let (store, _) = Store::open(directory, &bound(&KEY)).unwrap();
     let is_taken = |address: &Address| match address {
         Address::Webhook(it) => it.url.as_slice().starts_with(TAKEN.as_bytes()),
         _ => false,
     };
     let clock = Arc::clone(clock) as SharedClock;
-    Devices::new(
-        store,
-        Keys::new(&KEY),
-        clock,
-        settings(),
-        Box::new(is_taken),
-    )
+    Devices::new(store, Keys::new(&KEY), clock, settings, Box::new(is_taken))
 }
 
 fn kit() -> Kit {
+    kit_with(settings())
+}
+
+fn kit_with(settings: DeviceSettings) -> Kit {
     let directory = tempfile::tempdir().unwrap();
     Store::create(directory.path(), &bound(&KEY)).unwrap();
     let clock = MovedClock::at(3000 * WEEK_MS);
     Kit {
-        devices: open(directory.path(), &clock),
+        devices: open_with(directory.path(), &clock, settings),
         clock,
         directory,
     }
@@ -264,6 +266,28 @@ fn a_device_that_was_removed_is_not_woken_by_any_handle() {
 }
 
 #[test]
+fn a_request_that_was_held_back_brings_no_removed_device_or_handle_to_life() {
+    let kit = kit();
+    let mut alice = kit.registered("alice", 0);
+    let handle = kit.handle(&mut alice);
+    let withheld = alice.request(registration("before", 0));
+    kit.act(&mut alice, DeviceAct::Remove).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(
+            kit.devices.act(&withheld),
+            Err(DeviceError::Stale { last: 4 })
+        ));
+        assert_eq!(kit.reach(handle), Err(Dropped::NoDevice));
+    }
+    let kit = kit.reopened();
+    assert!(kit.devices.act(&withheld).is_err());
+    // She may come back, and what was ended stays ended.
+    kit.act(&mut alice, registration("again", 0)).unwrap();
+    assert_eq!(kit.reach(handle), Err(Dropped::Revoked));
+    assert!(kit.reach(kit.handle(&mut alice)).is_ok());
+}
+
+#[test]
 fn a_handle_is_good_to_the_end_of_its_last_week_and_no_longer() {
     let kit = kit();
     let mut alice = kit.registered("alice", 0);
@@ -348,7 +372,10 @@ fn an_address_has_a_bounded_number_of_records_and_so_has_everybody_together() {
 
 #[test]
 fn registrations_are_so_many_an_hour() {
-    let kit = kit();
+    let kit = kit_with(DeviceSettings {
+        max_devices: 100,
+        ..settings()
+    });
     let mut done = 0;
     let refused = loop {
         let mut owner = Owner::new();

@@ -13,13 +13,14 @@ use service::hex;
 use tls_codec::VLBytes;
 
 use super::jwt::{KeyError, SigningKey};
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, Trust};
 use super::{KeyFileError, SenderError, pem};
 use crate::config::{ApnsSettings, SendingSettings};
 use crate::outbound::{Answer, Outbound};
 
 /// Apple refuses tokens that are older than an hour, and makers of more than one in 20 minutes.
 const TOKEN_SECONDS: u64 = 40 * 60;
+const REMADE_SECONDS: u64 = 20 * 60;
 const COLLAPSE_ID: &str = "wake";
 
 pub(super) struct Apns {
@@ -30,8 +31,16 @@ pub(super) struct Apns {
     topic: HeaderValue,
     alert_title_key: Option<String>,
     ttl_seconds: u32,
+    token: Mutex<Token>,
+    trust: Trust,
+}
+
+#[derive(Default)]
+struct Token {
     /// When it was made, and the header.
-    token: Mutex<Option<(u64, HeaderValue)>>,
+    current: Option<(u64, HeaderValue)>,
+    /// When one was last refused before its time.
+    remade_s: Option<u64>,
 }
 
 impl std::fmt::Debug for Apns {
@@ -63,7 +72,8 @@ impl Apns {
             topic: HeaderValue::from_str(&settings.topic).map_err(|_| SenderError::App)?,
             alert_title_key: settings.alert_title_key.clone(),
             ttl_seconds: sending.ttl_seconds,
-            token: Mutex::new(None),
+            token: Mutex::default(),
+            trust: Trust::default(),
         })
     }
 
@@ -73,19 +83,40 @@ impl Apns {
         address: &AppAddress,
         now_unix_ms: u64,
     ) -> Result<Outcome, Failure> {
-        let answer = self.ask(http, address, now_unix_ms).await?;
-        if reason(&answer) != "ExpiredProviderToken" {
-            return outcome(&answer);
-        }
+        let now_s = now_unix_ms / 1000;
+        let authorization = self.authorization(now_s)?;
+        let answer = self.ask(http, address, &authorization, now_unix_ms).await?;
         // Apple's clock is ahead of ours.
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        outcome(&self.ask(http, address, now_unix_ms).await?)
+        if reason(&answer) != "ExpiredProviderToken" || !self.discard(&authorization, now_s) {
+            return self.outcome(&answer);
+        }
+        let authorization = self.authorization(now_s)?;
+        let answer = self.ask(http, address, &authorization, now_unix_ms).await?;
+        self.outcome(&answer)
+    }
+
+    /// Whether there may be another token than the one that was refused.
+    fn discard(&self, refused: &HeaderValue, now_s: u64) -> bool {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.current.as_ref().is_none_or(|(_, it)| it != refused) {
+            return true;
+        }
+        let is_too_soon = |at_s: u64| now_s.abs_diff(at_s) < REMADE_SECONDS;
+        if token.remade_s.is_some_and(is_too_soon) {
+            return false;
+        }
+        *token = Token {
+            current: None,
+            remade_s: Some(now_s),
+        };
+        true
     }
 
     async fn ask(
         &self,
         http: &Outbound,
         address: &AppAddress,
+        authorization: &HeaderValue,
         now_unix_ms: u64,
     ) -> Result<Answer, Failure> {
         let now_s = now_unix_ms / 1000;
@@ -96,7 +127,7 @@ impl Apns {
         };
         let device = hex::encode(address.token.as_slice());
         let request = Request::post(format!("{}/3/device/{device}", self.endpoint))
-            .header(AUTHORIZATION, self.authorization(now_s)?)
+            .header(AUTHORIZATION, authorization)
             .header("apns-topic", self.topic.clone())
             .header("apns-push-type", push_type)
             .header("apns-priority", priority)
@@ -122,7 +153,7 @@ impl Apns {
 
     fn authorization(&self, now_s: u64) -> Result<HeaderValue, Failure> {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, value)) = &*token
+        if let Some((made, value)) = &token.current
             && now_s.abs_diff(*made) < TOKEN_SECONDS
         {
             return Ok(value.clone());
@@ -132,8 +163,21 @@ impl Apns {
         let value = HeaderValue::try_from(format!("bearer {signed}"));
         let mut value = value.map_err(http::Error::from)?;
         value.set_sensitive(true);
-        *token = Some((now_s, value.clone()));
+        token.current = Some((now_s, value.clone()));
         Ok(value)
+    }
+
+    fn outcome(&self, answer: &Answer) -> Result<Outcome, Failure> {
+        Ok(match (answer.status, reason(answer).as_str()) {
+            (StatusCode::GONE, _) => Outcome::Gone,
+            // A topic or an endpoint that is wrong has the same reasons.
+            (StatusCode::BAD_REQUEST, "BadDeviceToken" | "DeviceTokenNotForTopic") => {
+                self.trust.doubtful()
+            }
+            (StatusCode::FORBIDDEN, _) => return Err(Failure::Credentials),
+            (status, _) if status.is_success() => self.trust.sent(),
+            (status, _) => Outcome::of_failure(status, answer),
+        })
     }
 }
 
@@ -144,14 +188,4 @@ struct Reason {
 
 fn reason(answer: &Answer) -> String {
     serde_json::from_slice(&answer.body).map_or_else(|_| String::new(), |it: Reason| it.reason)
-}
-
-fn outcome(answer: &Answer) -> Result<Outcome, Failure> {
-    Ok(match (answer.status, reason(answer).as_str()) {
-        (StatusCode::GONE, _)
-        | (StatusCode::BAD_REQUEST, "BadDeviceToken" | "DeviceTokenNotForTopic") => Outcome::Gone,
-        (StatusCode::FORBIDDEN, _) => return Err(Failure::Credentials),
-        (status, _) if status.is_success() => Outcome::Sent,
-        (status, _) => Outcome::of_failure(status, answer),
-    })
 }

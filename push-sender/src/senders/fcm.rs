@@ -14,7 +14,7 @@ use tls_codec::VLBytes;
 use tokio::sync::Mutex;
 
 use super::jwt::{KeyError, SigningKey};
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, Trust};
 use super::{KeyFileError, SenderError, pem};
 use crate::allowed::Hosts;
 use crate::config::{FcmSettings, SendingSettings};
@@ -26,6 +26,8 @@ const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
 const STATEMENT_SECONDS: u64 = 3600;
 /// An access token is exchanged so long before it ends.
 const EARLY_SECONDS: u64 = 300;
+/// An exchange that failed is not tried again for so long.
+const FAILED_SECONDS: u64 = 30;
 const COLLAPSE_KEY: &str = "wake";
 
 pub(super) struct Fcm {
@@ -33,8 +35,17 @@ pub(super) struct Fcm {
     account: ServiceAccount,
     key: SigningKey,
     ttl_seconds: u32,
-    /// Until when it is good, and the header. Held while it is exchanged: once is enough.
-    access: Mutex<Option<(u64, HeaderValue)>>,
+    /// Held while a token is exchanged: once is enough.
+    access: Mutex<Access>,
+    trust: Trust,
+}
+
+#[derive(Default)]
+struct Access {
+    /// Until when it is good, and the header.
+    current: Option<(u64, HeaderValue)>,
+    /// Until then no other one is asked for: all pushes would wait for that.
+    failed_until_s: u64,
 }
 
 impl std::fmt::Debug for Fcm {
@@ -58,7 +69,7 @@ struct PrivateKey {
 }
 
 #[derive(Deserialize)]
-struct Access {
+struct Given {
     access_token: String,
     expires_in: u64,
 }
@@ -96,7 +107,8 @@ impl Fcm {
             account,
             key,
             ttl_seconds: sending.ttl_seconds,
-            access: Mutex::new(None),
+            access: Mutex::default(),
+            trust: Trust::default(),
         })
     }
 
@@ -106,19 +118,25 @@ impl Fcm {
         address: &AppAddress,
         now_unix_ms: u64,
     ) -> Result<Outcome, Failure> {
-        let answer = self.ask(http, address, now_unix_ms).await?;
+        let authorization = self.authorization(http, now_unix_ms).await?;
+        let answer = self.ask(http, address, &authorization, now_unix_ms).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
-            return outcome(&answer);
+            return self.outcome(&answer);
         }
-        // It was withdrawn before its time.
-        *self.access.lock().await = None;
-        outcome(&self.ask(http, address, now_unix_ms).await?)
+        // It was withdrawn before its time. Another push may have replaced it meanwhile.
+        let mut access = self.access.lock().await;
+        access.current.take_if(|(_, it)| *it == authorization);
+        drop(access);
+        let authorization = self.authorization(http, now_unix_ms).await?;
+        let answer = self.ask(http, address, &authorization, now_unix_ms).await?;
+        self.outcome(&answer)
     }
 
     async fn ask(
         &self,
         http: &Outbound,
         address: &AppAddress,
+        authorization: &HeaderValue,
         now_unix_ms: u64,
     ) -> Result<Answer, Failure> {
         let token = text(&address.token).ok_or(Failure::Text)?;
@@ -136,7 +154,7 @@ impl Fcm {
             "{}/v1/projects/{project}/messages:send",
             self.endpoint
         ))
-        .header(AUTHORIZATION, self.authorization(http, now_unix_ms).await?)
+        .header(AUTHORIZATION, authorization)
         .header(CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body.to_string())))?;
         Ok(http.send(request, now_unix_ms).await?)
@@ -149,11 +167,29 @@ impl Fcm {
     ) -> Result<HeaderValue, Failure> {
         let now_s = now_unix_ms / 1000;
         let mut access = self.access.lock().await;
-        if let Some((good_until, value)) = &*access
+        if let Some((good_until, value)) = &access.current
             && now_s < *good_until
         {
             return Ok(value.clone());
         }
+        if now_s < access.failed_until_s {
+            return Err(crate::outbound::Unreachable.into());
+        }
+        let given = self.exchange(http, now_unix_ms).await;
+        match &given {
+            Ok(given) => access.current = Some(given.clone()),
+            Err(_) => access.failed_until_s = now_s.saturating_add(FAILED_SECONDS),
+        }
+        Ok(given?.1)
+    }
+
+    /// A new access token: until when it is good, and the header.
+    async fn exchange(
+        &self,
+        http: &Outbound,
+        now_unix_ms: u64,
+    ) -> Result<(u64, HeaderValue), Failure> {
+        let now_s = now_unix_ms / 1000;
         let claims = json!({
             "iss": self.account.client_email,
             "scope": SCOPE,
@@ -171,31 +207,30 @@ impl Fcm {
         if answer.status.is_client_error() && answer.status != StatusCode::TOO_MANY_REQUESTS {
             return Err(Failure::Credentials);
         }
-        let given: Access =
+        let given: Given =
             serde_json::from_slice(&answer.body).map_err(|_| crate::outbound::Unreachable)?;
         let value = HeaderValue::try_from(format!("Bearer {}", given.access_token));
         let mut value = value.map_err(http::Error::from)?;
         value.set_sensitive(true);
         let good_for = given.expires_in.saturating_sub(EARLY_SECONDS);
-        *access = Some((now_s.saturating_add(good_for), value.clone()));
-        Ok(value)
+        Ok((now_s.saturating_add(good_for), value))
     }
-}
 
-/// `UNREGISTERED` comes with 404 and says that the token is gone; a 404 without it, that the project
-/// is unknown.
-fn outcome(answer: &Answer) -> Result<Outcome, Failure> {
-    let code = error_code(&answer.body);
-    Ok(match (answer.status, code.as_deref()) {
-        (status, _) if status.is_success() => Outcome::Sent,
-        (StatusCode::NOT_FOUND, Some("UNREGISTERED")) => Outcome::Gone,
-        // A token of another project.
-        (StatusCode::FORBIDDEN, Some("SENDER_ID_MISMATCH")) => Outcome::Gone,
-        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
-            return Err(Failure::Credentials);
-        }
-        (status, _) => Outcome::of_failure(status, answer),
-    })
+    /// `UNREGISTERED` comes with 404 and says that the token is gone; a 404 without it, that the
+    /// project is unknown.
+    fn outcome(&self, answer: &Answer) -> Result<Outcome, Failure> {
+        let code = error_code(&answer.body);
+        Ok(match (answer.status, code.as_deref()) {
+            (status, _) if status.is_success() => self.trust.sent(),
+            (StatusCode::NOT_FOUND, Some("UNREGISTERED")) => Outcome::Gone,
+            // A token of another project, or our own project is another one.
+            (StatusCode::FORBIDDEN, Some("SENDER_ID_MISMATCH")) => self.trust.doubtful(),
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _) => {
+                return Err(Failure::Credentials);
+            }
+            (status, _) => Outcome::of_failure(status, answer),
+        })
+    }
 }
 
 /// `error.details[…].errorCode`.

@@ -18,6 +18,7 @@ use service::tls::TlsError;
 use crate::config::{Config, SendingSettings};
 use crate::outbound::Outbound;
 use crate::record::text;
+use crate::wakes::PushId;
 
 pub(crate) use outcome::Outcome;
 pub use pem::KeyFileError;
@@ -95,14 +96,14 @@ impl Senders {
     }
 
     /// Wakes the device at `address`.
-    pub(crate) async fn send(&self, address: &Address, now_unix_ms: u64) -> Outcome {
+    pub(crate) async fn send(&self, address: &Address, id: &PushId, now_unix_ms: u64) -> Outcome {
         let sent = match address {
             Address::WebPush(it) => match &self.web_push {
                 Some(sender) => sender.send(&self.any, it, now_unix_ms).await,
                 None => Ok(Outcome::Refused),
             },
             Address::Webhook(it) => match &self.webhook {
-                Some(sender) => sender.send(&self.any, it, now_unix_ms).await,
+                Some(sender) => sender.send(&self.any, it, id, now_unix_ms).await,
                 None => Ok(Outcome::Refused),
             },
             Address::Apns(it) => match app(&self.apns, it) {

@@ -1,5 +1,8 @@
 //! What came of a push.
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
 use http::StatusCode;
 
 use super::encryption::EncryptionError;
@@ -50,6 +53,32 @@ impl Outcome {
     }
 }
 
+/// So many devices in a row may be gone before that looks like a mistake of ours.
+const BELIEVED: u32 = 10;
+
+/// Whether a refusal of a device is believed that a mistake in our own configuration would cause,
+/// too. It is while the service takes pushes to other devices.
+#[derive(Debug, Default)]
+pub(super) struct Trust(AtomicU32);
+
+impl Trust {
+    /// The service has taken a push.
+    pub(super) fn sent(&self) -> Outcome {
+        self.0.store(BELIEVED, Relaxed);
+        Outcome::Sent
+    }
+
+    /// It says that it has no such device, or none of this app.
+    pub(super) fn doubtful(&self) -> Outcome {
+        let one_less = |left: u32| left.checked_sub(1);
+        if self.0.fetch_update(Relaxed, Relaxed, one_less).is_ok() {
+            return Outcome::Gone;
+        }
+        tracing::error!("a push service takes no device of an app: is it configured for that app?");
+        Outcome::Refused
+    }
+}
+
 /// Why nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -85,5 +114,19 @@ impl Failure {
             // The list of hosts has changed, or the subscription is no key.
             Self::NotAllowed(_) | Self::Encryption(_) | Self::Text => Outcome::Refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_the_configuration_erases_few_addresses() {
+        let trust = Trust::default();
+        assert_eq!(trust.doubtful(), Outcome::Refused, "nothing was taken yet");
+        trust.sent();
+        let gone = (0..1_000).filter(|_| trust.doubtful() == Outcome::Gone);
+        assert_eq!(gone.count(), 10);
     }
 }

@@ -16,6 +16,7 @@ use crate::allowed::Hosts;
 use crate::config::{SendingSettings, WebhookSettings};
 use crate::outbound::Outbound;
 use crate::record::text;
+use crate::wakes::PushId;
 
 /// All that is ever said.
 const BODY: &str = "{}";
@@ -45,11 +46,11 @@ impl Webhook {
         &self,
         http: &Outbound,
         address: &WebhookAddress,
+        id: &PushId,
         now_unix_ms: u64,
     ) -> Result<Outcome, Failure> {
         let uri = self.hosts.check(text(&address.url).ok_or(Failure::Text)?)?;
-        let id = crypto::random::<16>().map_err(|_| Failure::Text)?;
-        let (id, seconds) = (hex::encode(&id), now_unix_ms / 1000);
+        let (id, seconds) = (hex::encode(id), now_unix_ms / 1000);
         let key = hmac::Key::new(hmac::HMAC_SHA256, address.secret.expose());
         let tag = hmac::sign(&key, format!("{id}.{seconds}.{BODY}").as_bytes());
         let request = Request::post(uri)

@@ -127,6 +127,8 @@ async fn apples_refusals_are_understood() {
         } = started("").await;
         let mut device = Device::registered(&sender, apple(&[1; 32])).await;
         let handle = device.handle(&sender).await;
+        sender.wake(handle).await;
+        service.exactly(1).await;
         service.answer(status, &[], &json!({ "reason": reason }).to_string());
         sender.wake(handle).await;
         let noted = service.exactly(requests).await;
@@ -137,6 +139,38 @@ async fn apples_refusals_are_understood() {
         sender.wake(handle).await;
         service.exactly(usize::from(!is_gone)).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_wrong_topic_may_cause_drops_no_address_before_a_push_was_taken() {
+    let Kit {
+        service, sender, ..
+    } = started("").await;
+    let mut device = Device::registered(&sender, apple(&[1; 32])).await;
+    let handle = device.handle(&sender).await;
+    for _ in 0..2 {
+        service.answer(400, &[], &json!({ "reason": "BadDeviceToken" }).to_string());
+        sender.wake(handle).await;
+        service.exactly(1).await;
+    }
+    sender.wake(handle).await;
+    service.exactly(1).await;
+}
+
+#[tokio::test]
+async fn apple_is_not_sent_a_new_token_for_each_one_that_it_refuses() {
+    let Kit {
+        service, sender, ..
+    } = started("").await;
+    let mut device = Device::registered(&sender, apple(&[1; 32])).await;
+    let handle = device.handle(&sender).await;
+    let expired = json!({ "reason": "ExpiredProviderToken" }).to_string();
+    service.answer(403, &[], &expired);
+    sender.wake(handle).await;
+    service.exactly(2).await;
+    service.answer(403, &[], &expired);
+    sender.wake(handle).await;
+    service.exactly(1).await;
 }
 
 #[tokio::test]

@@ -125,6 +125,16 @@ async fn an_access_token_that_was_withdrawn_is_replaced_once() {
 }
 
 #[tokio::test]
+async fn an_exchange_that_failed_is_not_tried_again_at_once() {
+    let kit = started().await;
+    let mut device = Device::registered(&kit.sender, google("device:token-1")).await;
+    kit.service.answer(503, &[], "");
+    kit.sender.wake(device.handle(&kit.sender).await).await;
+    assert_eq!(kit.service.exactly(1).await[0].path, "/token");
+    assert!(kit.sender.metrics().await.contains("push_given_up_total 1"));
+}
+
+#[tokio::test]
 async fn googles_refusals_are_understood() {
     for (status, code, is_gone, requests) in [
         (404, "UNREGISTERED", true, 1),
@@ -138,13 +148,15 @@ async fn googles_refusals_are_understood() {
         let mut device = Device::registered(&kit.sender, google("device:token-1")).await;
         let handle = device.handle(&kit.sender).await;
         kit.gives_access("access-1");
+        kit.sender.wake(handle).await;
+        kit.service.exactly(2).await;
         let detail = json!({
             "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code,
         });
         let error = json!({ "error": { "code": status, "details": [detail] } });
         kit.service.answer(status, &[], &error.to_string());
         kit.sender.wake(handle).await;
-        kit.service.exactly(1 + requests).await;
+        kit.service.exactly(requests).await;
         kit.sender.wake(handle).await;
         kit.service.exactly(usize::from(!is_gone)).await;
     }

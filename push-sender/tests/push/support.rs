@@ -158,7 +158,7 @@ impl Sender {
              [[delivery_services]]\nsecret_file = '{}'\n\
              [pace]\nprompt_ms = 100\nprompt_jitter_ms = 20\nbatched_ms = 60000\nbatched_jitter_ms = 0\n\
              [sending]\nallow_loopback = true\nattempts = 3\nretry_ms = 50\nlongest_retry_ms = 3000\n\
-             answer_seconds = 5\n\
+             answer_seconds = 5\nmax_at_once = 4\n\
              [service]\nadmin_listen = '127.0.0.1:{admin_port}'\nlog_level = 'trace'\n\
              [limits]\nmax_body_bytes = 65536\n{tables}\n",
             at("gateway-secret"),

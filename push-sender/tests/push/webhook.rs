@@ -63,7 +63,8 @@ async fn many_handles_of_a_device_wake_it_once_and_all_answers_are_alike() {
     let random = (0..64).map(|_| news(crypto::random().unwrap()));
     let none = sender.wakes(random.collect()).await;
     assert_eq!(all, none);
-    assert_eq!(all, sender.wakes(Vec::new()).await);
+    // None would cost no allowance.
+    assert_eq!(sender.wakes(Vec::new()).await.0, 400);
     service.exactly(1).await;
 }
 
@@ -146,8 +147,36 @@ async fn a_service_that_fails_is_asked_a_bounded_number_of_times() {
         service.answer(503, &[], "");
     }
     sender.wake(handle).await;
-    service.exactly(3).await;
+    let noted = service.exactly(3).await;
+    let ids: Vec<_> = noted.iter().map(|it| it.header("webhook-id")).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "one and the same push");
     assert!(sender.metrics().await.contains("push_given_up_total 1"));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_holds_up_no_other() {
+    let service = PushService::start().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let tables = format!(
+        "[webhook]\nhosts = ['127.0.0.1:{}', '127.0.0.1:{port}']",
+        service.port
+    );
+    let sender = Sender::start(&tables).await;
+    let mut wakes = Vec::new();
+    for name in 0..8 {
+        let url = format!("http://127.0.0.1:{port}/{name}");
+        let mut device = Device::registered(&sender, webhook(&url)).await;
+        wakes.push(news(device.handle(&sender).await));
+    }
+    let mut device = Device::registered(&sender, webhook(&service.url("/hook"))).await;
+    let handle = device.handle(&sender).await;
+    sender.wakes(wakes).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    sender.wake(handle).await;
+    // Sooner than the silent one is given up.
+    let woken = tokio::time::timeout(std::time::Duration::from_secs(3), service.at_least(1));
+    assert!(woken.await.is_ok());
 }
 
 #[tokio::test]
