@@ -43,6 +43,9 @@ pub enum RunError {
     /// The issuer did not answer for long.
     #[error("the issuer's keys cannot be had")]
     Issuer(#[from] IssuerDirectoryError),
+    /// Handles and the secret would go over a network in the clear.
+    #[error("`push.url` must begin with https://, unless it is on this machine")]
+    PushUrl,
     /// The listener.
     #[error(transparent)]
     Bind(#[from] service::http::BindError),

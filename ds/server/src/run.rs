@@ -104,6 +104,9 @@ fn start_push(config: &Config, server: &Arc<Server>) -> Result<Option<JoinHandle
     let Some(settings) = &config.push else {
         return Ok(None);
     };
+    if !crate::push::may_be_asked(&settings.url) {
+        return Err(RunError::PushUrl);
+    }
     let authorities = service::tls::private_authorities(settings.ca_file.as_deref())?;
     let client = issuer_directory::http_client(authorities)?;
     let secret = GatewaySecret::load_or_create(&settings.secret_file)?;

@@ -7,27 +7,16 @@ use protocol::push::Handle;
 use protocol::request::{Sender, SignedRequest};
 
 use super::open::OpenedGroup;
-use super::roster::{Roster, page_number};
+use super::roster::Roster;
 use crate::engine::Key;
 use crate::env::Env;
 use crate::refusal::Stop;
 use crate::view::View;
 
-/// Whose devices a message wakes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// Everybody's but the sender's.
-    AllBut(u32),
-    /// That of one leaf.
-    Only(u32),
-}
-
-/// A message that was accepted: who sent it to which group.
+/// A message that was accepted: to which group.
 #[derive(Debug)]
 pub struct AcceptedMessage {
     group: GroupKey,
-    /// The sender's leaf.
-    pub sender: u32,
 }
 
 impl AcceptedMessage {
@@ -35,38 +24,32 @@ impl AcceptedMessage {
     #[must_use]
     pub fn of(request: &[u8]) -> Option<Self> {
         let request = SignedRequest::decode(request).ok()?;
-        let Sender::Leaf(sender) = request.sender else {
+        if !matches!(request.sender, Sender::Leaf(_)) {
             return None;
-        };
+        }
         let message = SendMessageRequest::decode(request.body.as_slice()).ok()?;
         Some(Self {
             group: message.group,
-            sender: sender.0,
         })
     }
 
-    /// The handles, in no order that tells leaves. A leaf that has not come yet has none.
+    /// The handles of all leaves, in no order that tells them. A leaf that has not come yet has
+    /// none. The sender's is among them: whoever is asked to wake a group but for one would learn
+    /// who wrote.
     ///
     /// # Errors
     /// [`Stop::Need`]; [`Stop::Moved`] if a commit came between two reads;
     /// [`ProblemType::UnknownGroup`](protocol::problem::ProblemType::UnknownGroup) if the group
     /// has other keys by now.
-    pub fn handles(&self, whose: Whose, view: &View, env: &Env<'_>) -> Result<Vec<Handle>, Stop> {
+    pub fn handles(&self, view: &View, env: &Env<'_>) -> Result<Vec<Handle>, Stop> {
         let group = OpenedGroup::open(view, &self.group, None, env)?;
-        let pages = match whose {
-            Whose::AllBut(_) => Roster::all_pages(&group),
-            Whose::Only(leaf) => vec![page_number(leaf)],
-        };
+        let pages = Roster::all_pages(&group);
         let parts = pages.iter().filter_map(|page| group.short.page(*page));
         let keys: Vec<Key> = parts.map(|(part, _)| group.row.part(part)).collect();
         view.all(&keys)?;
         let roster = Roster::open(&group, pages, view)?;
         let mut handles: Vec<Handle> = roster
             .leaves()
-            .filter(|(index, _)| match whose {
-                Whose::AllBut(sender) => *index != sender,
-                Whose::Only(leaf) => *index == leaf,
-            })
             .filter_map(|(_, leaf)| leaf.push_handle())
             .collect();
         handles.sort_unstable();

@@ -5,24 +5,24 @@
 //! in it. The key is gone then; the handles wait in memory, apart from each other and from any name
 //! of their group, until the interval is over and their own delay behind it.
 
-mod passes;
+pub(crate) mod passes;
 mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ds_domain::rows::SegmentRow;
 use ds_domain::view::View;
 use protocol::Wire as _;
 use protocol::push::{REQUEST_MEDIA_TYPE, Reason, VERSION, WAKE_PATH, Wake, WakeRequest};
 use service::SharedClock;
 use service::gateway_auth::GatewaySecret;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::config::PushSettings;
 use crate::news::{News, NewsQueue};
 use crate::server::Server;
-use passes::{Pass, Passes};
+use passes::Passes;
 use waiting::{Waiter, Waiting};
 
 /// How the push sender knows this service.
@@ -32,13 +32,21 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// What hands wakes to the push sender.
 pub(crate) struct Pusher {
     news: mpsc::Receiver<News>,
-    passes: Passes<SegmentRow>,
     waiting: Waiting,
+    door: Arc<Door>,
+    /// The request that is under way, if there is one: what was taken for it, and whether the push
+    /// sender has. A task of its own: a push sender that is slow holds up no look-up, whose key is
+    /// in memory meanwhile.
+    posts: JoinSet<(Vec<Waiter>, bool)>,
+    flush: Duration,
+    clock: SharedClock,
+}
+
+/// Where the push sender takes wakes.
+struct Door {
     client: reqwest::Client,
     url: String,
     secret: GatewaySecret,
-    flush: Duration,
-    clock: SharedClock,
 }
 
 impl Pusher {
@@ -48,14 +56,17 @@ impl Pusher {
         secret: GatewaySecret,
         clock: SharedClock,
     ) -> (NewsQueue, Self) {
-        let (queue, news) = NewsQueue::new();
+        let passes = Passes::new(settings.interval_ms, settings.max_groups);
+        let (queue, news) = NewsQueue::new(passes, Arc::clone(&clock));
         let pusher = Self {
             news,
-            passes: Passes::new(settings.interval_ms, settings.max_groups),
             waiting: Waiting::new(settings.max_waiting, settings.spread_ms),
-            client,
-            url: format!("{}{WAKE_PATH}", settings.url.trim_end_matches('/')),
-            secret,
+            door: Arc::new(Door {
+                client,
+                url: format!("{}{WAKE_PATH}", settings.url.trim_end_matches('/')),
+                secret,
+            }),
+            posts: JoinSet::new(),
             flush: Duration::from_millis(settings.flush_ms.max(1)),
             clock,
         };
@@ -72,26 +83,25 @@ impl Pusher {
                     Some(news) => self.look_up(&server, news).await,
                     None => return,
                 },
-                _ = flush.tick() => self.hand_over().await,
+                Some(posted) = self.posts.join_next() => self.posted(posted.ok()),
+                _ = flush.tick() => self.hand_over(),
             }
         }
     }
 
     async fn look_up(&mut self, server: &Server, news: News) {
-        let News { segment, message } = news;
-        let now_ms = self.clock.monotonic_ms();
-        let pass = self.passes.message(segment, message.sender, now_ms);
-        let Some(Pass { whose, end_ms }) = pass else {
+        let Some(message) = news.message(self.clock.monotonic_ms()) else {
+            metrics::counter!("ds_push_messages_dropped_total").increment(1);
             return;
         };
         let mut view = View::default();
         let found = server
-            .look(&mut view, |view, env| message.handles(whose, view, env))
+            .look(&mut view, |view, env| message.handles(view, env))
             .await;
         let outcome = match found {
             Ok(handles) => {
                 let chance = || crypto::random().map_or(0, u64::from_be_bytes);
-                let left_out = self.waiting.add(handles, end_ms, chance);
+                let left_out = self.waiting.add(handles, news.end_ms, chance);
                 metrics::counter!("ds_push_handles_dropped_total").increment(left_out as u64);
                 "done"
             }
@@ -101,24 +111,39 @@ impl Pusher {
         metrics::counter!("ds_push_passes_total", "outcome" => outcome).increment(1);
     }
 
-    async fn hand_over(&mut self) {
-        loop {
-            let taken = self.waiting.take(self.clock.monotonic_ms());
-            if taken.is_empty() {
-                return;
-            }
-            let is_taken = self.post(&taken).await;
-            let outcome = if is_taken { "taken" } else { "refused" };
-            metrics::counter!("ds_push_requests_total", "outcome" => outcome).increment(1);
-            if !is_taken {
-                let now_ms = self.clock.monotonic_ms();
-                let given_up = self.waiting.put_back(taken, now_ms);
-                metrics::counter!("ds_push_handles_dropped_total").increment(given_up as u64);
-                return;
-            }
+    /// Asks for the wakes that are due, unless the request before is still under way.
+    fn hand_over(&mut self) {
+        if !self.posts.is_empty() {
+            return;
         }
+        let taken = self.waiting.take(self.clock.monotonic_ms());
+        if taken.is_empty() {
+            return;
+        }
+        let door = Arc::clone(&self.door);
+        self.posts.spawn(async move {
+            let is_taken = door.post(&taken).await;
+            (taken, is_taken)
+        });
     }
 
+    /// `None`: the request broke off, and its handles are gone.
+    fn posted(&mut self, posted: Option<(Vec<Waiter>, bool)>) {
+        let is_taken = posted.as_ref().is_some_and(|(_, is_taken)| *is_taken);
+        let outcome = if is_taken { "taken" } else { "refused" };
+        metrics::counter!("ds_push_requests_total", "outcome" => outcome).increment(1);
+        if is_taken {
+            // There may be more than one request holds.
+            self.hand_over();
+        } else if let Some((taken, _)) = posted {
+            let now_ms = self.clock.monotonic_ms();
+            let given_up = self.waiting.put_back(taken, now_ms);
+            metrics::counter!("ds_push_handles_dropped_total").increment(given_up as u64);
+        }
+    }
+}
+
+impl Door {
     async fn post(&self, taken: &[Waiter]) -> bool {
         let wake = |waiter: &Waiter| Wake {
             handle: waiter.handle,
@@ -151,6 +176,50 @@ impl Pusher {
                 tracing::warn!("the push sender is not there");
                 false
             }
+        }
+    }
+}
+
+/// By TLS, or on this machine.
+pub(crate) fn may_be_asked(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_here = || {
+        let address: Result<std::net::IpAddr, _> = host.parse();
+        host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback())
+    };
+    match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_here(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_be_asked;
+
+    #[test]
+    fn wakes_go_over_a_network_by_tls_only() {
+        for url in [
+            "https://push.example",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+        ] {
+            assert!(may_be_asked(url), "{url}");
+        }
+        for url in [
+            "http://push.example",
+            "http://10.0.0.1",
+            "push.example",
+            "ftp://127.0.0.1",
+            "",
+        ] {
+            assert!(!may_be_asked(url), "{url}");
         }
     }
 }
