@@ -27,6 +27,8 @@ use waiting::{Waiter, Waiting};
 
 /// How the push sender knows this service.
 const AUTHORIZATION: &str = "push-authorization";
+/// Messages behind it wait, and with them their keys.
+const LOOKS_WITHIN: Duration = Duration::from_secs(2);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// What hands wakes to the push sender.
@@ -95,18 +97,17 @@ impl Pusher {
             return;
         };
         let mut view = View::default();
-        let found = server
-            .look(&mut view, |view, env| message.handles(view, env))
-            .await;
+        let found = server.look(&mut view, |view, env| message.handles(view, env));
+        let found = tokio::time::timeout(LOOKS_WITHIN, found).await;
         let outcome = match found {
-            Ok(handles) => {
+            Ok(Ok(handles)) => {
                 let chance = || crypto::random().map_or(0, u64::from_be_bytes);
                 let left_out = self.waiting.add(handles, news.end_ms, chance);
                 metrics::counter!("ds_push_handles_dropped_total").increment(left_out as u64);
                 "done"
             }
-            // A commit has rotated the group's keys meanwhile, say.
-            Err(_) => "failed",
+            // A commit has rotated the group's keys meanwhile, or the store is slow.
+            Ok(Err(_)) | Err(_) => "failed",
         };
         metrics::counter!("ds_push_passes_total", "outcome" => outcome).increment(1);
     }
