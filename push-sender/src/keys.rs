@@ -197,8 +197,8 @@ fn plain_url(url: &[u8]) -> Vec<u8> {
     }
 }
 
-/// `scheme://host:port`, in small letters and without the port that is meant anyway. Empty: it is no
-/// URL.
+/// `scheme://host:port` in small letters, with the port that is meant if none is said. Empty: it is
+/// no URL.
 fn origin(url: &[u8]) -> Vec<u8> {
     let Some(uri) = parsed(url) else {
         return Vec::new();

@@ -14,8 +14,8 @@ use crate::store::database::{change, column, first, key32, value};
 const STOCK: u16 = 64;
 /// With fewer it is filled again, at a time of its own.
 const LOW: u16 = 16;
-/// A leaf lives for six weeks, and its handle is good for thirteen: one that was in stock for longer
-/// is not used.
+/// A leaf lives for six weeks, and its handle is good for thirteen: one that was in stock for
+/// longer is not used.
 const FRESH_MS: u64 = 35 * DAY_MS;
 /// When the youngest in stock is older, others are fetched, while these are still used.
 const YOUNG_MS: u64 = 28 * DAY_MS;
