@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn handles_of_a_group_that_was_left_are_to_be_ended() {
-        let db = registered_with(2);
+        let db = registered_with(3);
         let mut stays = group(1, "stays");
         stays.status = Status::Active;
         stays.insert(&db).unwrap();
