@@ -1,5 +1,7 @@
 //! Messages that were accepted, for who wakes devices.
 
+mod passes;
+
 use std::sync::{Mutex, PoisonError};
 
 use ds_domain::group::handles::AcceptedMessage;
@@ -7,7 +9,7 @@ use ds_domain::rows::SegmentRow;
 use service::SharedClock;
 use tokio::sync::mpsc;
 
-use crate::push::passes::Passes;
+use passes::Passes;
 
 /// Messages that wait to be looked at.
 const MOST: usize = 1024;
@@ -45,11 +47,12 @@ impl std::fmt::Debug for NewsQueue {
 
 impl NewsQueue {
     pub(crate) fn new(
-        passes: Passes<SegmentRow>,
+        interval_ms: u64,
+        most_groups: usize,
         clock: SharedClock,
     ) -> (Self, mpsc::Receiver<News>) {
         let (queue, news) = mpsc::channel(MOST);
-        let passes = Mutex::new(passes);
+        let passes = Mutex::new(Passes::new(interval_ms, most_groups));
         let queue = Self {
             queue,
             passes,

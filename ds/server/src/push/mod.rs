@@ -5,7 +5,6 @@
 //! in it. The key is gone then; the handles wait in memory, apart from each other and from any name
 //! of their group, until the interval is over and their own delay behind it.
 
-pub(crate) mod passes;
 mod waiting;
 
 use std::sync::Arc;
@@ -22,7 +21,6 @@ use tokio::task::JoinSet;
 use crate::config::PushSettings;
 use crate::news::{News, NewsQueue};
 use crate::server::Server;
-use passes::Passes;
 use waiting::{Waiter, Waiting};
 
 /// How the push sender knows this service.
@@ -58,8 +56,8 @@ impl Pusher {
         secret: GatewaySecret,
         clock: SharedClock,
     ) -> (NewsQueue, Self) {
-        let passes = Passes::new(settings.interval_ms, settings.max_groups);
-        let (queue, news) = NewsQueue::new(passes, Arc::clone(&clock));
+        let (interval_ms, most) = (settings.interval_ms, settings.max_groups);
+        let (queue, news) = NewsQueue::new(interval_ms, most, Arc::clone(&clock));
         let pusher = Self {
             news,
             waiting: Waiting::new(settings.max_waiting, settings.spread_ms),

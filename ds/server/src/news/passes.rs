@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 /// The groups that something was said in lately, and until when nothing more is looked up there.
-pub(crate) struct Passes<K> {
+pub(super) struct Passes<K> {
     interval_ms: u64,
     most: usize,
     open: HashMap<K, u64>,
@@ -13,7 +13,7 @@ pub(crate) struct Passes<K> {
 }
 
 impl<K: Hash + Eq> Passes<K> {
-    pub(crate) fn new(interval_ms: u64, most: usize) -> Self {
+    pub(super) fn new(interval_ms: u64, most: usize) -> Self {
         Self {
             interval_ms,
             most,
@@ -24,7 +24,7 @@ impl<K: Hash + Eq> Passes<K> {
 
     /// A message was accepted. If the group's handles are to be looked up for it: when the interval
     /// ends. Everybody is woken after that, and finds all that was said in it.
-    pub(crate) fn message(&mut self, segment: K, now_ms: u64) -> Option<u64> {
+    pub(super) fn message(&mut self, segment: K, now_ms: u64) -> Option<u64> {
         let is_open = self
             .open
             .get(&segment)
