@@ -36,6 +36,10 @@ pub enum Pace {
 
 /// An entry waits for a random time below this before it goes out on a live stream, milliseconds.
 pub const LONGEST_DELAY_MS: u32 = 200;
+/// Frames of a stream are no further apart than this, milliseconds.
+pub const LONGEST_BEAT_MS: u32 = 60_000;
+/// A stream is announced to go on for no longer than this, milliseconds.
+pub const LONGEST_MS: u32 = 15 * 60 * 1000;
 /// The longest frame, bytes.
 pub const LONGEST_FRAME: usize = 64 * 1024 - 1;
 /// The shortest frame, bytes.
@@ -48,9 +52,10 @@ pub struct FollowBegun {
     pub version: u16,
     /// Bytes of each frame: from [`SHORTEST_FRAME`] to [`LONGEST_FRAME`].
     pub frame_len: u16,
-    /// At the latest so long after a frame comes the next one, milliseconds.
+    /// At the latest so long after a frame comes the next one, milliseconds: from 1 to
+    /// [`LONGEST_BEAT_MS`].
     pub beat_ms: u32,
-    /// At the latest so long after this the answer ends, milliseconds.
+    /// At the latest so long after this the answer ends, milliseconds: from 1 to [`LONGEST_MS`].
     pub lasts_ms: u32,
 }
 

@@ -9,10 +9,14 @@ use service::secret_file::SecretFileError;
 
 use crate::foundation::FoundationError;
 use crate::issuer_directory::IssuerDirectoryError;
+use crate::limits::StreamsOutOfBounds;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Of the table `[streams]`.
+    #[error(transparent)]
+    Streams(#[from] StreamsOutOfBounds),
     /// The service key file.
     #[error(transparent)]
     KeyFile(#[from] SecretFileError),

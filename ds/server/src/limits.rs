@@ -1,6 +1,7 @@
 //! Bounds that configuration sets: of what a request holds (`ds_domain::env::Limits`), and of what
 //! is done at once.
 
+use protocol::follow::{LONGEST_BEAT_MS, LONGEST_MS};
 use serde::Deserialize;
 
 /// Longest message or commit: an answer with one entry of a journal must pass the gateway, which
@@ -68,6 +69,68 @@ impl Default for StreamSettings {
             seconds: 300,
             live_beat_ms: 15_000,
             even_beat_ms: 1_000,
+        }
+    }
+}
+
+/// A setting of the table `[streams]` with which no client would follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("streams.{name} must be from 1 to {most}")]
+pub struct StreamsOutOfBounds {
+    /// Which one.
+    pub name: &'static str,
+    /// The most that it may be.
+    pub most: u32,
+}
+
+impl StreamSettings {
+    /// Clients give up what is beyond these bounds.
+    ///
+    /// # Errors
+    /// [`StreamsOutOfBounds`].
+    pub fn check(&self) -> Result<(), StreamsOutOfBounds> {
+        let Self {
+            seconds,
+            live_beat_ms,
+            even_beat_ms,
+        } = *self;
+        for (name, value, most) in [
+            ("seconds", seconds, LONGEST_MS / 1_000),
+            ("live_beat_ms", live_beat_ms, LONGEST_BEAT_MS),
+            ("even_beat_ms", even_beat_ms, LONGEST_BEAT_MS),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(StreamsOutOfBounds { name, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_that_no_client_would_follow_are_not_configured() {
+        let usual = StreamSettings::default();
+        let check = |seconds, live_beat_ms, even_beat_ms| {
+            let settings = StreamSettings {
+                seconds,
+                live_beat_ms,
+                even_beat_ms,
+            };
+            settings.check().map_err(|error| error.name)
+        };
+        assert_eq!(usual.check(), Ok(()));
+        assert_eq!(check(900, 60_000, 60_000), Ok(()));
+        assert_eq!(check(1, 1, 1), Ok(()));
+        for seconds in [0, 901, u32::MAX] {
+            assert_eq!(check(seconds, 1, 1), Err("seconds"));
+        }
+        for beat_ms in [0, 60_001, u32::MAX] {
+            assert_eq!(check(1, beat_ms, 1), Err("live_beat_ms"));
+            assert_eq!(check(1, 1, beat_ms), Err("even_beat_ms"));
         }
     }
 }

@@ -119,6 +119,7 @@ fn start_push(config: &Config, server: &Arc<Server>) -> Result<Option<JoinHandle
 const LOOK_AGAIN_MS: u64 = 5_000;
 
 fn settings(config: &Config, begun: &foundation::Begun) -> Result<ServerSettings, RunError> {
+    config.streams.check()?;
     let allowances = &config.allowances;
     Ok(ServerSettings {
         decisions: config.decisions(),
