@@ -20,7 +20,6 @@ use protocol::follow::{
     FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_DELAY_MS, Pace,
 };
 use protocol::ids::Position;
-use protocol::operation::Operation;
 use protocol::{WIRE_VERSION, Wire as _};
 use tls_codec::Size as _;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -101,9 +100,15 @@ impl Server {
         let bytes = frames
             .saturating_mul(expected.frame_len)
             .saturating_add(expected.bytes);
+        let row = rows.segment(&request.segment);
+        let busy = Busy {
+            retry_after_ms: crate::load::BUSY_MS,
+        };
+        // Nobody pays for a stream that is not to be had.
+        let seat = self.waits.subscribe(row, expected.waiting).ok_or(busy)?;
+        let stream_place = self.load.stream()?;
         let bucket = FollowJournal::bucket(&request, &rows);
         self.draw(bucket, bytes, offered).await?;
-        let row = rows.segment(&request.segment);
         // Before the store is read: from here on nothing is missed.
         let (topic, handed) = self.streams.subscribe(row);
         let first = self
@@ -112,11 +117,6 @@ impl Server {
             })
             .await?;
         drop(place);
-        let busy = Busy {
-            retry_after_ms: crate::load::BUSY_MS,
-        };
-        let seat = self.waits.subscribe(row, expected.waiting).ok_or(busy)?;
-        let place = self.load.stream()?;
         let frame_len = expected.frame_len;
         let mut follower = Follower {
             server: Arc::clone(self),
@@ -143,7 +143,7 @@ impl Server {
             handed,
             _topic: topic,
             _seat: seat,
-            _place: place,
+            _place: stream_place,
         };
         let begun = FollowBegun {
             version: WIRE_VERSION,
@@ -312,7 +312,13 @@ impl Follower {
             _ = self.beat.tick() => false,
         };
         if is_over {
-            return self.end(FrameKind::Over);
+            // What is left of a long entry would come after the announced time: it is read.
+            let kind = match self.ready.is_empty() {
+                true => FrameKind::Over,
+                false => FrameKind::Behind,
+            };
+            self.ready.clear();
+            return self.end(kind);
         }
         self.collect();
         if self.is_over || !self.ready.is_empty() {
@@ -381,12 +387,17 @@ impl Follower {
 
     /// Makes ready what the store has beyond what was told.
     async fn look(&mut self, tell: Tell) {
+        let server = Arc::clone(&self.server);
+        let Some(_place) = server.load.look() else {
+            // All followers of a segment look for an entry that is not handed over.
+            self.looks = true;
+            if tell == Tell::All {
+                return self.tell(self.end.clone());
+            }
+            return tokio::time::sleep(delay()).await;
+        };
         self.looks = false;
         self.waiting.clear();
-        let server = Arc::clone(&self.server);
-        let Ok(_place) = server.load.place(Operation::FollowJournal) else {
-            return self.tell(self.end.clone());
-        };
         let (segment, next) = (self.request.segment, self.next);
         let mut view = View::default();
         let found = server.look(&mut view, |view, env| {

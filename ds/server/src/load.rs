@@ -13,6 +13,9 @@ use crate::tokens::{AllowanceLimits, Allowances};
 /// When to come again if all places are taken: requests take milliseconds.
 pub(crate) const BUSY_MS: u64 = 1_000;
 
+/// Streams look into the store a fourth as often at once as reads do.
+const READS_A_LOOK: usize = 4;
+
 /// One bucket is for everybody.
 const EVERYBODY: [u8; 16] = [0; 16];
 
@@ -36,6 +39,8 @@ pub(crate) struct Load {
     waits: Semaphore,
     /// Of streams of journals.
     streams: Arc<Semaphore>,
+    /// Of looks into the store that streams make: they take no place from reads.
+    looks: Semaphore,
     rate: Option<Allowances>,
 }
 
@@ -64,6 +69,9 @@ impl Load {
             streams: Arc::new(Semaphore::new(
                 concurrent_streams.min(Semaphore::MAX_PERMITS),
             )),
+            looks: Semaphore::new(
+                (concurrent_reads / READS_A_LOOK).clamp(1, Semaphore::MAX_PERMITS),
+            ),
             rate,
         }
     }
@@ -101,6 +109,13 @@ impl Load {
         })
     }
 
+    /// A place for a stream that looks into the store. Where there is none it looks later.
+    pub(crate) fn look(&self) -> Option<Place<'_>> {
+        let place = self.looks.try_acquire().ok();
+        self.show();
+        place
+    }
+
     /// For the metrics: places that are free.
     fn show(&self) {
         let kinds = [
@@ -108,6 +123,7 @@ impl Load {
             ("reads", &self.reads),
             ("waits", &self.waits),
             ("streams", &self.streams),
+            ("looks", &self.looks),
         ];
         for (of, places) in kinds {
             let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);

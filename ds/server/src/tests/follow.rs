@@ -541,3 +541,71 @@ async fn a_live_entry_goes_out_after_a_random_time_below_the_longest() {
     // Of 24 random ones, the middle ones are far apart.
     assert!(times[20] - times[3] > most / 5, "{times:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_pays_for_a_stream_that_is_not_to_be_had() {
+    let running = running_with(Setup {
+        segment_reads: 4,
+        load: LoadLimits {
+            concurrent_streams: 0,
+            ..places(4, 4)
+        },
+        ..Setup::default()
+    });
+    running.begin_segment().await;
+    for _ in 0..20 {
+        let refused = running.follow(&request(0, Pace::Live)).await.err().unwrap();
+        assert_eq!(refused.problem(), ProblemType::Unavailable);
+    }
+    running.read(0, 0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_finds_no_place_to_look_tells_later_and_takes_none_from_reads() {
+    for pace in [Pace::Live, Pace::Even] {
+        let running = running_with(Setup {
+            segment_reads: 1_000_000,
+            streams: FAST,
+            load: places(1, 1),
+            ..Setup::default()
+        });
+        running.begin_segment().await;
+        let mut stream = running.follow(&request(0, pace)).await.ok().unwrap();
+        assert!(matches!(stream.said().await, Said::Stretch(_)));
+        let looking = running.server.load.look().unwrap();
+        // It is not handed over.
+        running.say(70_000).await;
+        for _ in 0..3 {
+            let said = stream.said().await;
+            assert!(
+                matches!(&said, Said::Stretch(stretch) if stretch.entries.is_empty()),
+                "{pace:?}"
+            );
+            running.read(0, 0).await.unwrap();
+        }
+        drop(looking);
+        assert_eq!(stream.news().await.first, Position(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_even_stream_ends_in_time_though_more_is_to_be_told_than_fits() {
+    let streams = StreamSettings { seconds: 1, ..FAST };
+    let running = running_with(Setup {
+        segment_reads: 1_000_000,
+        streams,
+        ..Setup::default()
+    });
+    running.begin_segment().await;
+    let began = Instant::now();
+    let mut stream = running.follow(&request(0, Pace::Even)).await.ok().unwrap();
+    running.say(200_000).await;
+    loop {
+        match stream.said().await {
+            Said::Stretch(stretch) => assert!(stretch.entries.is_empty()),
+            other => break assert_eq!(other, Said::End(FrameKind::Behind)),
+        }
+    }
+    assert!((900..1_500).contains(&began.elapsed().as_millis()));
+    assert_eq!(stream.said().await, Said::Nothing);
+}
