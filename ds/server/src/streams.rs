@@ -19,6 +19,8 @@ pub(crate) const MOST_WAITING: usize = 64;
 /// Bytes of appends that wait for followers, of the whole process. What comes beyond is read from
 /// the store.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// Of one segment: one that nobody takes leaves room for others.
+const MOST_BYTES_OF_SEGMENT: usize = 2 * 1024 * 1024;
 
 /// Segments that somebody follows.
 #[derive(Debug, Default)]
@@ -29,7 +31,10 @@ pub(crate) struct Streams {
 
 /// A segment that somebody follows.
 #[derive(Debug)]
-pub(crate) struct Topic(broadcast::Sender<Handed>);
+pub(crate) struct Topic {
+    sender: broadcast::Sender<Handed>,
+    held: Arc<AtomicUsize>,
+}
 
 /// What a follower is handed.
 #[derive(Debug, Clone)]
@@ -73,10 +78,12 @@ pub(crate) fn in_frames(stretch: &FollowedStretch, frame_len: usize) -> Bytes {
 struct Held {
     bytes: usize,
     of: Arc<AtomicUsize>,
+    of_segment: Arc<AtomicUsize>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        self.of_segment.fetch_sub(self.bytes, Ordering::Relaxed);
         show(self.of.fetch_sub(self.bytes, Ordering::Relaxed) - self.bytes);
     }
 }
@@ -106,11 +113,14 @@ impl Streams {
             topics.retain(|_, topic| topic.strong_count() > 0);
         }
         if let Some(topic) = topics.get(&segment).and_then(Weak::upgrade) {
-            let handed = topic.0.subscribe();
+            let handed = topic.sender.subscribe();
             return (topic, handed);
         }
         let (sender, handed) = broadcast::channel(MOST_WAITING);
-        let topic = Arc::new(Topic(sender));
+        let topic = Arc::new(Topic {
+            sender,
+            held: Arc::default(),
+        });
         topics.insert(segment, Arc::downgrade(&topic));
         (topic, handed)
     }
@@ -136,23 +146,29 @@ impl Streams {
         };
         let handed = stretch.and_then(|stretch| {
             let head = sign(&stretch)?;
-            self.hold(stretch, head)
+            self.hold(&topic, stretch, head)
         });
         // Whoever has gone meanwhile needs nothing.
-        let _ = topic.0.send(handed.map_or(Handed::Look, Handed::Append));
+        let _ = topic
+            .sender
+            .send(handed.map_or(Handed::Look, Handed::Append));
     }
 
-    fn hold(&self, stretch: Stretch, head: SignedHead) -> Option<Arc<Append>> {
+    fn hold(&self, topic: &Topic, stretch: Stretch, head: SignedHead) -> Option<Arc<Append>> {
         let entries: usize = stretch.entries.iter().map(len).sum();
         // The entries, and their frames.
         let bytes = 2 * entries + 2 * stretch.frame_len;
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let before_of_segment = topic.held.fetch_add(bytes, Ordering::Relaxed);
         let held = Held {
             bytes,
             of: Arc::clone(&self.held),
+            of_segment: Arc::clone(&topic.held),
         };
         show(before + bytes);
-        (before + bytes <= MOST_BYTES).then(|| {
+        let has_room =
+            before + bytes <= MOST_BYTES && before_of_segment + bytes <= MOST_BYTES_OF_SEGMENT;
+        has_room.then(|| {
             Arc::new(Append {
                 stretch: FollowedStretch {
                     head,
@@ -214,20 +230,27 @@ mod tests {
         let streams = Streams::default();
         let mut followed = Vec::new();
         // Of many segments, all followed by somebody who takes nothing.
-        for number in 0..20 {
+        for number in 0..40 {
             let (topic, handed) = streams.subscribe(row(number));
-            for at in 0..2 * MOST_WAITING as u64 {
+            for at in 0..MOST_WAITING as u64 {
                 streams.publish(&row(number), Some(stretch(at, 60_000)), signed);
                 assert!(streams.held.load(Ordering::Relaxed) <= MOST_BYTES);
+                assert!(topic.held.load(Ordering::Relaxed) <= MOST_BYTES_OF_SEGMENT);
             }
             followed.push((topic, handed));
         }
+        // As long as there is room for all, a segment takes it from no other one.
+        for (_, handed) in &mut followed[..30] {
+            assert!(matches!(handed.try_recv(), Ok(Handed::Append(_))));
+        }
         let (_, last) = followed.last_mut().unwrap();
+        assert!(matches!(last.try_recv(), Ok(Handed::Look)));
+        streams.publish(&row(39), Some(stretch(64, 60_000)), signed);
+        streams.publish(&row(39), Some(stretch(65, 60_000)), signed);
         assert!(matches!(
             last.try_recv(),
             Err(broadcast::error::TryRecvError::Lagged(_))
         ));
-        assert!(matches!(last.try_recv(), Ok(Handed::Look)));
         drop(followed);
         assert_eq!(streams.held.load(Ordering::Relaxed), 0);
     }
