@@ -205,8 +205,9 @@ pub(crate) struct Torn;
 /// all of them is taken from the gateway at once, whether the client takes it or not.
 const PIECES: usize = 8;
 const PIECE: usize = 16 * 1024;
-/// Bytes that are taken of a stream after its client has gone.
-const MOST_DRAINED: usize = 1024 * 1024;
+/// Bytes that are taken of a stream after its client has gone: more than an even one of the largest
+/// group has in five minutes.
+const MOST_DRAINED: usize = 8 * 1024 * 1024;
 
 impl Download {
     pub(crate) fn chunked(body: Incoming, bounds: &Bounds, slot: Slot) -> Self {

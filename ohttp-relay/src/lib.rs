@@ -31,7 +31,7 @@ use axum::routing::{get, post};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use metrics::{Counter, Histogram};
-use service::addresses::AddressLimits;
+use service::addresses::{AddressLimits, AddressPlace};
 use service::feed::{Asked, FeedMirror};
 use service::http::Server;
 use service::mirror::{DIRECTORY, KEYS, Keeping, Mirror};
@@ -252,12 +252,13 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
 
 impl Route {
     async fn forward(&self, request: Request) -> Answer {
+        let of_address = request.extensions().get::<AddressPlace>().cloned();
         let (upload, form) = match Upload::collect(request, self.padding.as_ref()).await {
             Ok(collected) => collected,
             Err(fault) => return Answer::Refused(fault),
         };
         self.meters.request_bytes.record(upload.len() as f64);
-        self.upstream.forward(upload, form).await
+        self.upstream.forward(upload, form, of_address).await
     }
 }
 

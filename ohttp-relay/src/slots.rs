@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use service::addresses::AddressPlace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) struct Slots {
@@ -19,6 +20,8 @@ pub(crate) struct Slot {
     running: Arc<[AtomicUsize]>,
     connection: usize,
     _place: OwnedSemaphorePermit,
+    /// Of the client's address: it counts as long, whether the client is there or not.
+    _of_address: Option<AddressPlace>,
 }
 
 impl Slots {
@@ -30,7 +33,7 @@ impl Slots {
     }
 
     /// `None`: there are as many as there may be.
-    pub(crate) fn take(&self) -> Option<Slot> {
+    pub(crate) fn take(&self, of_address: Option<AddressPlace>) -> Option<Slot> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let connection = self.least();
         self.running
@@ -40,6 +43,7 @@ impl Slots {
             running: Arc::clone(&self.running),
             connection,
             _place: place,
+            _of_address: of_address,
         })
     }
 
@@ -74,15 +78,17 @@ mod tests {
     #[test]
     fn requests_are_spread_evenly_and_no_more_are_taken_than_there_are_places() {
         let slots = Slots::new(2, 6);
-        let mut taken: Vec<_> = (0..6).map(|_| slots.take().unwrap()).collect();
+        let mut taken: Vec<_> = (0..6).map(|_| slots.take(None).unwrap()).collect();
         for connection in 0..2 {
             let there = taken.iter().filter(|slot| slot.connection() == connection);
             assert_eq!(there.count(), 3);
         }
-        assert!(slots.take().is_none());
+        assert!(slots.take(None).is_none());
         // Where the long ones are is where the next ones are not.
         taken.retain(|slot| slot.connection() == 0);
-        let next: Vec<_> = (0..3).map(|_| slots.take().unwrap().connection()).collect();
+        let next: Vec<_> = (0..3)
+            .map(|_| slots.take(None).unwrap().connection())
+            .collect();
         assert_eq!(next, [1, 1, 1]);
     }
 }

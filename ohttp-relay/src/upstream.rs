@@ -10,6 +10,7 @@ use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use service::addresses::AddressPlace;
 use service::body::{BodyError, read_at_most};
 use service::feed::Asked;
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
@@ -182,8 +183,13 @@ impl Upstream {
     }
 
     /// Passes `upload` to the gateway, and its answer back.
-    pub(crate) async fn forward(&self, upload: Upload, form: Form) -> Answer {
-        let Some(slot) = self.slots.take() else {
+    pub(crate) async fn forward(
+        &self,
+        upload: Upload,
+        form: Form,
+        of_address: Option<AddressPlace>,
+    ) -> Answer {
+        let Some(slot) = self.slots.take(of_address) else {
             return Answer::Busy;
         };
         let body = Either::Left(upload);

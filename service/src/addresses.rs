@@ -117,6 +117,21 @@ pub(crate) struct Running {
     counters: Counters,
 }
 
+/// The place of a request among those of its address. It is among the extensions of the request:
+/// whoever goes on with an answer after the client has gone keeps it as long.
+#[derive(Clone)]
+pub struct AddressPlace {
+    _running: Arc<Running>,
+}
+
+impl AddressPlace {
+    pub(crate) fn of(running: Running) -> Self {
+        Self {
+            _running: Arc::new(running),
+        }
+    }
+}
+
 /// Why an address may not do more now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany {

@@ -27,7 +27,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::addresses::{AddressLimits, Admitted, Running, TooMany};
+use crate::addresses::{AddressLimits, AddressPlace, Admitted, TooMany};
 use crate::floods::{Budget, Counting};
 use crate::limits::{Accepting, busy};
 use crate::problem::Problem;
@@ -282,13 +282,17 @@ where
     let service = {
         let (common, budget) = (Arc::clone(&common), Arc::clone(&budget));
         let peer = Arc::new(peer);
-        hyper::service::service_fn(move |request: Request<Incoming>| {
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
             let (common, busy) = (Arc::clone(&common), peer.place.begin());
             let (peer, budget) = (Arc::clone(&peer), Arc::clone(&budget));
             async move {
                 let running = peer.admitted.as_ref().map(Admitted::request).transpose();
                 let (response, running) = match running {
                     Ok(running) => {
+                        let running = running.map(AddressPlace::of);
+                        if let Some(place) = &running {
+                            request.extensions_mut().insert(place.clone());
+                        }
                         let response = answer(request, &common, &peer).await;
                         budget.answered();
                         (response, running)
@@ -498,7 +502,7 @@ struct Counted {
     /// There is a piece that the peer has not asked to go beyond.
     handed: Option<Waiting>,
     busy: Busy,
-    _running: Option<Running>,
+    _running: Option<AddressPlace>,
 }
 
 impl HttpBody for Counted {
