@@ -226,6 +226,8 @@ async fn work(
     loop {
         if !interest.is_there() {
             waiting = None;
+            // Nobody takes in what it tells: it says of no group that everything was read.
+            engine.streams.parked = None;
         } else if waiting.is_none() {
             let begun = engine.begin_to_follow(WATCH_MS).await;
             let pause = of_news.after(&begun);

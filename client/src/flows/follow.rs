@@ -7,7 +7,7 @@ use crypto::journal::head_after;
 use protocol::codec::opaque;
 use protocol::follow::FollowedStretch;
 use protocol::ids::GroupId;
-use protocol::journal::ReadJournalResponse;
+use protocol::journal::{ReadJournalResponse, SignedHead};
 
 use crate::engine::Engine;
 use crate::error::{Error, refusals_can_wait};
@@ -15,7 +15,7 @@ use crate::flows::news::{News, Watch};
 use crate::flows::read::{Senders, Taken};
 use crate::net::streams::Follower;
 use crate::net::transport::stream::StreamFault;
-use crate::store::{Group, Segment, Status};
+use crate::store::{Group, Segment, Status, heads};
 
 impl Engine {
     /// Follows what has come. Where a wait goes on, it is answered.
@@ -23,11 +23,14 @@ impl Engine {
         match news {
             News::Look(follower) => {
                 self.streams.parked = follower;
-                self.finish_sync().await?;
-                Ok(None)
+                let finished = self.finish_sync().await;
+                if finished.is_err() {
+                    self.streams.parked = None;
+                }
+                finished.map(|()| None)
             }
-            News::Ended(fault) => {
-                self.streams.ended(fault)?;
+            News::Ended(ending) => {
+                self.streams.ended(ending)?;
                 Ok(None)
             }
             News::Told(watch, follower, stretch) => self.take_told(*watch, follower, stretch).await,
@@ -47,14 +50,19 @@ impl Engine {
             return Ok(None);
         };
         let has_entries = !stretch.entries.is_empty();
-        follower.told = Some(stretch.head.clone());
-        let fault = match self.take_stretch(&group, stretch) {
+        let before = follower.told.replace(stretch.head.clone());
+        let taken = match goes_back(before.as_ref(), &stretch) {
+            true => Ok(Outcome::Contradicts),
+            false => self.take_stretch(&group, stretch),
+        };
+        let fault = match taken {
             Ok(Outcome::On { at_end }) => {
                 follower.at_end = at_end;
                 None
             }
             Ok(Outcome::NextSegment) => {
-                self.streams.not_before_ms = 0;
+                // All others of the group go on to the next segment, too.
+                self.streams.ended(follower.ending(None))?;
                 drop(held);
                 self.finish_sync().await?;
                 return Ok(None);
@@ -63,7 +71,7 @@ impl Engine {
             Err(error) => return Err(error),
         };
         if let Some(fault) = fault {
-            self.streams.ended(Some(fault))?;
+            self.streams.ended(follower.ending(Some(fault)))?;
             drop(held);
             self.finish_sync().await?;
             return Ok(None);
@@ -91,14 +99,11 @@ impl Engine {
     }
 
     fn take_stretch(&mut self, group: &Group, stretch: FollowedStretch) -> Result<Outcome, Error> {
-        let page = ReadJournalResponse {
-            head: stretch.head,
-            step: stretch.step,
-            closed: stretch.closed,
-            first: stretch.first,
-            entries: stretch.entries,
-            padding: opaque(Vec::new()),
-        };
+        let page = page_of(stretch);
+        // It may have been signed before the store was put back and have come only now.
+        if page.head.generation < heads::signer(&self.db)?.generation {
+            return Ok(Outcome::Contradicts);
+        }
         if let Some(taken) = self.judge_end(&group.id, &page.head)? {
             return Ok(match taken {
                 Taken::LaterStore => Outcome::Contradicts,
@@ -112,6 +117,8 @@ impl Engine {
             Placed::Here => {}
         }
         let taken = self.take_signed(&group.id, &page, Senders::AsKnown)?;
+        // An answer to a question shows what there is. This may be of long ago.
+        self.read_to_end.remove(&group.id);
         let now = Group::find(&self.db, &group.id)?;
         let Some(now) = now.filter(|now| now.status == Status::Active) else {
             return Ok(Outcome::NextSegment);
@@ -147,6 +154,27 @@ enum Placed {
     Wrong,
 }
 
+/// A stretch, as it would be read.
+fn page_of(stretch: FollowedStretch) -> ReadJournalResponse {
+    ReadJournalResponse {
+        head: stretch.head,
+        step: stretch.step,
+        closed: stretch.closed,
+        first: stretch.first,
+        entries: stretch.entries,
+        padding: opaque(Vec::new()),
+    }
+}
+
+/// Whether a stream tells an end that is before one that it has told, or the same one again and
+/// nothing before it.
+fn goes_back(told: Option<&SignedHead>, stretch: &FollowedStretch) -> bool {
+    told.is_some_and(|told| {
+        let (told, next) = (told.next, stretch.head.next);
+        next < told || next == told && stretch.entries.is_empty() && stretch.closed == 0
+    })
+}
+
 fn place_of(segment: &Segment, page: &ReadJournalResponse) -> Placed {
     if page.head.next < segment.next {
         return Placed::Before;
@@ -170,5 +198,96 @@ fn place_of(segment: &Segment, page: &ReadJournalResponse) -> Placed {
     match (is_whole && is_same) || has_more {
         true => Placed::Here,
         false => Placed::Wrong,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use protocol::ids::{ChainHead, Position, Step};
+    use protocol::journal::Entry;
+
+    use super::*;
+
+    const HERE: ChainHead = ChainHead([1; 32]);
+
+    fn entries(numbers: impl IntoIterator<Item = u8>) -> Vec<Entry> {
+        let numbers = numbers.into_iter();
+        numbers.map(|it| Entry::Message(opaque(vec![it]))).collect()
+    }
+
+    fn stretch(first: u64, entries: Vec<Entry>, next: u64, chain: ChainHead) -> FollowedStretch {
+        FollowedStretch {
+            head: SignedHead {
+                generation: 0,
+                next: Position(next),
+                chain,
+                signature: [0; 64],
+            },
+            step: Step(0),
+            closed: 0,
+            first: Position(first),
+            entries,
+        }
+    }
+
+    /// Where this stands for a client that has read up to 5.
+    fn placed(stretch: FollowedStretch) -> Placed {
+        let mut segment = crate::store::segments::tests::segment(&GroupId([1; 16]));
+        (segment.next, segment.chain) = (Position(5), Some(HERE));
+        place_of(&segment, &page_of(stretch))
+    }
+
+    /// The chain behind these, from 5 on.
+    fn behind(entries: &[Entry]) -> ChainHead {
+        let places = (5..).map(Position).zip(entries);
+        places.fold(HERE, |chain, (at, entry)| head_after(&chain, at, entry))
+    }
+
+    #[test]
+    fn a_stretch_is_taken_where_it_goes_on_from_what_was_read_up_to_its_signed_end() {
+        let two = entries([5, 6]);
+        let end = behind(&two);
+        assert_eq!(placed(stretch(5, two.clone(), 7, end)), Placed::Here);
+        // With what was read before it.
+        let more = entries([3, 4, 5, 6]);
+        assert_eq!(placed(stretch(3, more, 7, end)), Placed::Here);
+        // Nothing new.
+        assert_eq!(placed(stretch(5, Vec::new(), 5, HERE)), Placed::Here);
+        // The rest comes in the next one.
+        let beyond = ChainHead([9; 32]);
+        assert_eq!(placed(stretch(5, two, 9, beyond)), Placed::Here);
+        assert_eq!(placed(stretch(2, entries([2]), 4, HERE)), Placed::Before);
+    }
+
+    #[test]
+    fn a_stretch_with_a_gap_or_another_chain_or_without_its_entries_is_not_taken() {
+        let two = entries([5, 6]);
+        let end = behind(&two);
+        for wrong in [
+            stretch(6, entries([6]), 7, end),
+            stretch(5, entries([5, 7]), 7, end),
+            stretch(5, entries([6, 5]), 7, end),
+            stretch(5, two.clone(), 7, HERE),
+            stretch(5, two, 6, end),
+            stretch(5, Vec::new(), 7, end),
+            stretch(5, Vec::new(), 5, end),
+        ] {
+            assert_eq!(placed(wrong.clone()), Placed::Wrong, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_tells_an_earlier_end_or_the_same_one_again_goes_back() {
+        let told = |next| stretch(5, Vec::new(), next, HERE).head;
+        let goes_back =
+            |before: Option<u64>, stretch| super::goes_back(before.map(told).as_ref(), &stretch);
+        assert!(!goes_back(None, stretch(5, Vec::new(), 5, HERE)));
+        assert!(!goes_back(Some(5), stretch(5, entries([5]), 6, HERE)));
+        // The rest up to an end that was told before.
+        assert!(!goes_back(Some(7), stretch(6, entries([6]), 7, HERE)));
+        assert!(goes_back(Some(7), stretch(5, entries([5]), 6, HERE)));
+        assert!(goes_back(Some(7), stretch(6, Vec::new(), 6, HERE)));
+        assert!(goes_back(Some(7), stretch(7, Vec::new(), 7, HERE)));
     }
 }

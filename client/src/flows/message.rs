@@ -150,7 +150,10 @@ impl Engine {
         told: Told,
     ) -> Result<(), Error> {
         let id = queued.group_id.into();
-        self.front = Some(id);
+        // What goes out by itself brings nothing to the front: each stream takes a seat.
+        if told == Told::Caller {
+            self.front = Some(id);
+        }
         let content = Content::Text(queued.message, queued.text.clone());
         let sent = match self.prepare_queued(&id).await {
             Ok(()) => self.send_in_rounds(&id, &content, &mut None, told).await,

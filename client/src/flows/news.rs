@@ -15,7 +15,7 @@ use crate::engine::{Engine, Promised};
 use crate::error::Error;
 use crate::flows::feed::FeedReader;
 use crate::net::clock::{Clock as _, SystemClock};
-use crate::net::streams::Follower;
+use crate::net::streams::{Ending, Follower};
 use crate::net::transport::Transport;
 use crate::net::transport::stream::StreamFault;
 use crate::store::{Group, Status, connection_stock, database, events, heads};
@@ -51,8 +51,8 @@ pub(crate) enum News {
     Look(Option<Follower>),
     /// A stream has told something.
     Told(Box<Watch>, Follower, FollowedStretch),
-    /// A stream has ended: as announced, if there is no fault.
-    Ended(Option<StreamFault>),
+    /// A stream has ended.
+    Ended(Ending),
 }
 
 impl Engine {
@@ -78,13 +78,18 @@ impl Engine {
         })
     }
 
-    /// As [`Engine::watch`], on a stream where there is one.
-    pub(crate) fn watch_or_follow(&mut self, wait_ms: u32) -> Result<Watch, Error> {
+    /// As [`Engine::watch`], on a stream where there is one: this one, if it is of the group in
+    /// front.
+    pub(crate) fn watch_or_follow(
+        &mut self,
+        wait_ms: u32,
+        parked: Option<Follower>,
+    ) -> Result<Watch, Error> {
         let mut watch = self.watch(wait_ms)?;
         if let Some(group) = self.group_in_front()?
             && watch.request.is_some()
         {
-            watch.following = self.streams.take(&group);
+            watch.following = self.streams.go_on(parked, &group);
         }
         Ok(watch)
     }
@@ -152,17 +157,30 @@ impl Watch {
     /// As [`Watch::wait`], or what comes on a stream before.
     pub(crate) async fn news(mut self) -> Result<News, Error> {
         let (follower, request) = std::mem::take(&mut self.following);
+        let left_ms = self.look_ms.saturating_sub(SystemClock.monotonic_ms());
+        let left = Duration::from_millis(left_ms);
         let mut follower = match (follower, request, self.front) {
             (Some(follower), ..) => follower,
             (None, Some(request), Some(group)) => {
-                match self.transport.follow_journal(&request).await {
+                // Other groups do not wait for it.
+                let begun = tokio::time::timeout(left, self.transport.follow_journal(&request));
+                match begun.await.unwrap_or(Err(StreamFault::Unreachable)) {
                     Ok(stream) => Follower::new(stream, group, request.segment),
-                    Err(fault) => return Ok(News::Ended(Some(fault))),
+                    Err(fault) => {
+                        return Ok(News::Ended(Ending {
+                            fault: Some(fault),
+                            heard_ms: None,
+                        }));
+                    }
                 }
             }
             _ => return self.wait().await.map(|()| News::Look(None)),
         };
         let left_ms = self.look_ms.saturating_sub(SystemClock.monotonic_ms());
+        // However much a stream tells.
+        if left_ms == 0 {
+            return Ok(News::Look(Some(follower)));
+        }
         let told = tokio::select! {
             biased;
             told = follower.next() => told,
@@ -176,8 +194,8 @@ impl Watch {
         };
         Ok(match told {
             Ok(Some(stretch)) => News::Told(Box::new(self), follower, stretch),
-            Ok(None) => News::Ended(None),
-            Err(fault) => News::Ended(Some(fault)),
+            Ok(None) => News::Ended(follower.ending(None)),
+            Err(fault) => News::Ended(follower.ending(Some(fault))),
         })
     }
 

@@ -91,9 +91,11 @@ impl Engine {
     pub(crate) async fn read_these(&mut self, groups: Vec<GroupId>) -> Result<(), Error> {
         self.read_to_end.clear();
         for group in groups {
-            let followed = Group::find(&self.db, &group)?;
-            if followed.is_some_and(|group| self.streams.has_all_of(&group)) {
-                self.read_to_end.insert(group);
+            // It was not read to its end: what a stream does not say proves nothing.
+            if let Some(followed) = Group::find(&self.db, &group)?
+                && self.streams.has_all_of(&followed)
+                && !outbox::is_ahead(&self.db, &followed)?
+            {
                 continue;
             }
             match self.read_group(&group).await {

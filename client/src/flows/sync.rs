@@ -12,8 +12,11 @@ impl Engine {
     /// follows from it.
     pub(crate) async fn sync(&mut self) -> Result<(), Error> {
         let _held = self.hold().await?;
+        // Everything is read, whatever a stream has told.
+        let parked = self.streams.parked.take();
         self.prepare_to_read().await?;
         self.take_all_in().await?;
+        self.streams.parked = parked;
         self.settle().await
     }
 
@@ -28,9 +31,11 @@ impl Engine {
 
     /// As [`Engine::begin_sync`], for whoever follows the group in front.
     pub(crate) async fn begin_to_follow(&mut self, wait_ms: u32) -> Result<Watch, Error> {
+        // It ends here where it does not go on.
+        let parked = self.streams.parked.take();
         let _held = self.hold().await?;
         self.prepare_to_read().await?;
-        self.watch_or_follow(wait_ms)
+        self.watch_or_follow(wait_ms, parked)
     }
 
     /// The second half.

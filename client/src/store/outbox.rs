@@ -232,6 +232,17 @@ pub(crate) fn accepted(
     }
 }
 
+/// Whether the service has said of something that it stands beyond what was read.
+pub(crate) fn is_ahead(db: &Connection, group: &Group) -> Result<bool, Error> {
+    let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
+    is_there(
+        db,
+        "SELECT 1 FROM outbox
+         WHERE group_id = ? AND position IS NOT NULL AND (segment_id != ? OR position >= ?)",
+        (group.id.0, group.segment.id.0, next),
+    )
+}
+
 /// What stood at this position has expired, in the caller's transaction.
 pub(crate) fn expired(db: &Connection, segment: &SegmentId, at: Position) -> Result<(), Error> {
     change(
@@ -396,6 +407,26 @@ mod tests {
             accepted(db, group, &[1; 32], Position(4), Told::Caller).unwrap();
         });
         assert_eq!(called, []);
+    }
+
+    #[test]
+    fn what_the_service_has_accepted_is_ahead_until_the_journal_was_read_that_far() {
+        let db = crate::store::database::in_memory().unwrap();
+        let mut group = crate::store::groups::tests::group(7, "team");
+        group.insert(&db).unwrap();
+        group.segment.next = Position(4);
+        attempt(&db, &group, [1; 32]);
+        assert!(!is_ahead(&db, &group).unwrap());
+        accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
+        assert!(is_ahead(&db, &group).unwrap());
+        let mut other = crate::store::groups::tests::group(8, "camp");
+        other.segment.next = Position(4);
+        assert!(!is_ahead(&db, &other).unwrap());
+        group.segment.next = Position(5);
+        assert!(!is_ahead(&db, &group).unwrap());
+        group.segment.next = Position(4);
+        is_read(&db, &group, &[1; 32]).unwrap();
+        assert!(!is_ahead(&db, &group).unwrap());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use oblivious::binary_http::{Decoder, Limits, ResponseHead};
 use oblivious::chunked::{self, RequestEncoder, ResponseDecoder};
 use oblivious::{Aead, PublicKey};
 use protocol::follow::{
-    FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_FRAME,
-    SHORTEST_FRAME,
+    FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_BEAT_MS,
+    LONGEST_FRAME, LONGEST_MS, SHORTEST_FRAME,
 };
 use protocol::operation::Operation;
 use protocol::{WIRE_VERSION, Wire as _};
@@ -17,10 +17,6 @@ use crate::net::clock::{Clock as _, SystemClock};
 
 use super::{Transport, date_of, encoded, inner};
 
-/// The service says when a stream ends. Later than this it does not.
-const LONGEST_MS: u32 = 15 * 60 * 1000;
-/// Nor are frames further apart than this.
-const LONGEST_BEAT_MS: u32 = 60_000;
 /// What a network holds back without anybody's intent.
 const GRACE_MS: u64 = 5_000;
 /// What a stream brings at most, whatever it announces.
@@ -84,8 +80,13 @@ pub(crate) struct Stream {
     /// The parts of a stretch that have come.
     stretch: Vec<u8>,
     begun: Option<FollowBegun>,
+    /// When the first frame must be there, as long as it is not: a path that holds an answer back
+    /// until it is whole is none for a stream.
+    first_by_ms: Option<u64>,
     /// When the last frame came.
     heard_ms: u64,
+    /// The wall clock's lead before the other one at that time.
+    lead_ms: u64,
     /// When all must be over.
     over_ms: u64,
 }
@@ -157,13 +158,51 @@ impl Transport {
             content: Vec::new(),
             stretch: Vec::new(),
             begun: None,
+            first_by_ms: Some(now_ms.saturating_add(attempt_ms(self.budget.attempt()))),
             heard_ms: now_ms,
+            lead_ms: lead_ms(),
             over_ms: now_ms.saturating_add(u64::from(LONGEST_MS) + GRACE_MS),
         })
     }
 }
 
+fn attempt_ms(attempt: Duration) -> u64 {
+    u64::try_from(attempt.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How far the wall clock is before the one that nobody sets: more after this device has slept.
+fn lead_ms() -> u64 {
+    let unix_ms = SystemClock.now_unix_ms();
+    unix_ms.saturating_sub(SystemClock.monotonic_ms())
+}
+
 impl Stream {
+    /// When the last frame came, or the answer began.
+    pub(crate) fn heard_ms(&self) -> u64 {
+        self.heard_ms
+    }
+
+    /// Whether nothing of it waits to be taken in, as far as this client can know: it was awake
+    /// since the last frame.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_at_rest_at(lead_ms())
+    }
+
+    fn is_at_rest_at(&self, lead_ms: u64) -> bool {
+        let was_awake = lead_ms.abs_diff(self.lead_ms) <= GRACE_MS;
+        was_awake && self.stretch.is_empty() && self.content.is_empty()
+    }
+
+    /// When it is given up, if no frame comes before.
+    fn silent_ms(&self) -> u64 {
+        // Bytes that are no frame are no sign of life.
+        let beat_ms = self.begun.map_or(LONGEST_BEAT_MS, |begun| begun.beat_ms);
+        let next_ms = self
+            .heard_ms
+            .saturating_add(2 * u64::from(beat_ms) + GRACE_MS);
+        self.first_by_ms.unwrap_or(next_ms).min(self.over_ms)
+    }
+
     /// What comes next. A future that is dropped takes nothing away.
     pub(crate) async fn next(&mut self) -> Result<Told, StreamFault> {
         loop {
@@ -173,13 +212,7 @@ impl Stream {
             if self.opener.is_none() {
                 return Err(StreamFault::Broken);
             }
-            // Bytes that are no frame are no sign of life.
-            let beat_ms = self.begun.map_or(LONGEST_BEAT_MS, |begun| begun.beat_ms);
-            let silent_ms = self
-                .heard_ms
-                .saturating_add(2 * u64::from(beat_ms) + GRACE_MS)
-                .min(self.over_ms);
-            let left_ms = silent_ms.saturating_sub(SystemClock.monotonic_ms());
+            let left_ms = self.silent_ms().saturating_sub(SystemClock.monotonic_ms());
             let piece = tokio::time::timeout(Duration::from_millis(left_ms), self.response.chunk())
                 .await
                 .map_err(|_| StreamFault::Stalled)?
@@ -228,6 +261,8 @@ impl Stream {
             let frame = std::mem::replace(&mut self.content, rest);
             let frame = Frame::read(&frame).map_err(|_| StreamFault::Malformed)?;
             self.heard_ms = SystemClock.monotonic_ms();
+            self.lead_ms = lead_ms();
+            self.first_by_ms = None;
             match frame.kind {
                 FrameKind::Over if self.stretch.is_empty() => {
                     let half_ms = u64::from(begun.lasts_ms) / 2 + GRACE_MS;
@@ -268,5 +303,127 @@ impl Stream {
         self.over_ms = now_ms.saturating_add(u64::from(begun.lasts_ms) + GRACE_MS);
         self.begun = Some(begun);
         Ok(begun)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use http::HeaderMap;
+    use oblivious::binary_http;
+
+    use super::*;
+
+    const BEGUN: FollowBegun = FollowBegun {
+        version: WIRE_VERSION,
+        frame_len: 2_048,
+        beat_ms: 15_000,
+        lasts_ms: 300_000,
+    };
+
+    /// A stream that has begun and told one frame.
+    pub(crate) fn stream() -> Stream {
+        let mut stream = before();
+        stream.begin(BEGUN).unwrap();
+        stream.first_by_ms = None;
+        stream
+    }
+
+    /// Nothing has come.
+    fn before() -> Stream {
+        let mut head = Vec::new();
+        binary_http::response_head(StatusCode::OK, &HeaderMap::new(), &mut head);
+        let mut http = Decoder::new(Limits::default());
+        http.push(&head, &mut Vec::new()).unwrap();
+        let now_ms = SystemClock.monotonic_ms();
+        Stream {
+            response: http::Response::new("").into(),
+            opener: None,
+            http,
+            content: Vec::new(),
+            stretch: Vec::new(),
+            begun: None,
+            first_by_ms: Some(now_ms + 1_000),
+            heard_ms: now_ms,
+            lead_ms: lead_ms(),
+            over_ms: now_ms + u64::from(LONGEST_MS) + GRACE_MS,
+        }
+    }
+
+    fn last(kind: FrameKind) -> Vec<u8> {
+        let mut frame = Vec::new();
+        Frame::put_end(kind, BEGUN.frame_len.into(), &mut frame);
+        frame
+    }
+
+    #[test]
+    fn a_stream_begins_within_the_bounds_that_are_agreed_and_not_beyond() {
+        let begins = |change: fn(&mut FollowBegun)| {
+            let mut begun = BEGUN;
+            change(&mut begun);
+            before().begin(begun).is_ok()
+        };
+        assert!(begins(|_| {}));
+        assert!(begins(|it| it.beat_ms = LONGEST_BEAT_MS));
+        assert!(begins(|it| it.lasts_ms = LONGEST_MS));
+        assert!(begins(|it| it.frame_len = u16::MAX));
+        assert!(!begins(|it| it.version += 1));
+        assert!(!begins(|it| it.frame_len = 511));
+        assert!(!begins(|it| it.beat_ms = 0));
+        assert!(!begins(|it| it.beat_ms = LONGEST_BEAT_MS + 1));
+        assert!(!begins(|it| it.lasts_ms = 0));
+        assert!(!begins(|it| it.lasts_ms = LONGEST_MS + 1));
+    }
+
+    #[test]
+    fn a_stream_without_a_first_frame_in_an_attempt_is_given_up_and_one_that_misses_two_beats() {
+        let mut stream = before();
+        let first_by_ms = stream.first_by_ms.unwrap();
+        assert_eq!(stream.silent_ms(), first_by_ms);
+        // Its announcement alone is no frame.
+        stream.content = BEGUN.encode();
+        assert!(matches!(stream.read(), Ok(None)));
+        assert!(stream.begun.is_some());
+        assert_eq!(stream.silent_ms(), first_by_ms);
+        let mut part = vec![1, 0, 1, 7];
+        part.resize(BEGUN.frame_len.into(), 0);
+        stream.content = part;
+        assert!(matches!(stream.read(), Ok(None)));
+        assert_eq!(stream.silent_ms(), stream.heard_ms + 2 * 15_000 + GRACE_MS);
+        // Nor does it go on behind its announced end.
+        stream.over_ms = stream.heard_ms + 1;
+        assert_eq!(stream.silent_ms(), stream.over_ms);
+    }
+
+    #[test]
+    fn a_stream_that_ends_in_the_first_half_of_its_announced_time_has_ended_early() {
+        let mut early = stream();
+        early.content = last(FrameKind::Over);
+        assert_eq!(early.read().unwrap_err(), StreamFault::Early);
+        let mut in_time = stream();
+        in_time.over_ms = in_time.heard_ms + u64::from(BEGUN.lasts_ms) / 2;
+        in_time.content = last(FrameKind::Over);
+        assert!(matches!(in_time.read(), Ok(Some(Told::Over))));
+        // In the middle of a stretch.
+        in_time.content = last(FrameKind::Over);
+        in_time.stretch = vec![7];
+        assert_eq!(in_time.read().unwrap_err(), StreamFault::Malformed);
+        in_time.content = last(FrameKind::Behind);
+        assert_eq!(in_time.read().unwrap_err(), StreamFault::Behind);
+    }
+
+    #[test]
+    fn a_stream_is_at_rest_where_nothing_of_it_waits_and_this_device_was_awake() {
+        let mut stream = stream();
+        let lead_ms = stream.lead_ms;
+        assert!(stream.is_at_rest_at(lead_ms) && stream.is_at_rest_at(lead_ms + GRACE_MS));
+        // It has slept, or its clock was set.
+        assert!(!stream.is_at_rest_at(lead_ms + GRACE_MS + 1));
+        assert!(!stream.is_at_rest_at(lead_ms - GRACE_MS - 1));
+        stream.stretch = vec![7];
+        assert!(!stream.is_at_rest_at(lead_ms));
+        stream.stretch.clear();
+        stream.content = vec![7];
+        assert!(!stream.is_at_rest_at(lead_ms));
     }
 }
