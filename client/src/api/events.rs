@@ -41,7 +41,8 @@ impl Client {
     }
 
     /// Has a group in front, as if it were on the screen: its journal is followed while somebody
-    /// looks at events. So is the one that was written in last.
+    /// looks at events. So is the one that a call has sent a message to last; queued messages that
+    /// go out by themselves bring no group to the front.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`](crate::UsageError).
