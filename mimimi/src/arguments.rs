@@ -102,6 +102,10 @@ pub(crate) enum Command {
         /// seconds
         #[arg(long, value_name = "GROUP", requires = "follow")]
         group: Option<String>,
+        /// Fetch the activity feed, within about 100 MB a month, and read other conversations when
+        /// it names them and every few hours. The relay sees that there was news when they are read
+        #[arg(long)]
+        low_data: bool,
     },
     /// The wallet of Privacy Pass tokens
     Tokens,

@@ -1,14 +1,17 @@
 //! Following the activity feed: what it saves, and what nobody achieves with it who shows it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mimimi_client::Client;
+use crypto::schedule::{JournalKey, TagKey};
 use mimimi_client::in_process::FeedView;
+use mimimi_client::{Client, Clock};
 use protocol::feed::Resolution;
 use protocol::operation::Operation as Number;
 
-use crate::support::{Homes, database, settle, team, texts};
+use crate::support::{Homes, TestClock, befriend, database, settle, team, texts};
 
 /// Lets a tick go by, and has clients look for news as they do while somebody waits for events.
 async fn next_tick(homes: &Homes, clients: &[(&Client, &str)]) {
@@ -35,7 +38,8 @@ fn place(homes: &Homes, name: &str) -> Option<u64> {
 /// Carol, who follows the feed; with Alice and Bob she is in a group, and her own device's group
 /// and connections beside that.
 async fn scene(seed: u64) -> (Homes, [Client; 3]) {
-    let homes = Homes::new(seed);
+    let mut homes = Homes::new(seed);
+    homes.feed_bytes = Some(1 << 30);
     let clients = team(&homes).await;
     // Where she waits.
     clients[2].create_group("elsewhere").await.unwrap();
@@ -82,10 +86,19 @@ async fn a_service_that_leaves_a_group_out_only_delays_its_news_until_the_next_l
     alice.send_message("team", "hidden").await.unwrap();
     next_tick(&homes, &[(&carol, "carol")]).await;
     assert_eq!(texts(&carol, "team"), [""; 0]);
-    homes.service.clock.advance(Duration::from_secs(6 * 3_600));
-    for _ in 0..3 {
-        next_tick(&homes, &[(&carol, "carol")]).await;
-    }
+    // The time of each group's look comes, and ticks go on coming: it is not for the feed's end.
+    let now_ms = homes.service.clock.0.load(Ordering::Relaxed);
+    let latest_ms: u64 = database(&homes, "carol")
+        .query_row("SELECT max(due_ms) FROM feed_groups", (), |row| row.get(0))
+        .unwrap();
+    assert!(latest_ms <= now_ms + 6 * 3_600_000);
+    next_tick(&homes, &[(&carol, "carol")]).await;
+    assert_eq!(texts(&carol, "team"), [""; 0]);
+    database(&homes, "carol")
+        .execute("UPDATE feed_groups SET due_ms = ?", [now_ms])
+        .unwrap();
+    next_tick(&homes, &[(&carol, "carol")]).await;
+    assert!(place(&homes, "carol").is_some());
     assert_eq!(texts(&carol, "team"), ["hidden"]);
 }
 
@@ -142,7 +155,10 @@ async fn ticks_that_do_not_go_on_from_each_other_are_proof_and_not_acted_on() {
     next_tick(&homes, &[(&carol, "carol")]).await;
     next_tick(&homes, &[(&carol, "carol")]).await;
     next_tick(&homes, &[(&carol, "carol")]).await;
-    assert_eq!(place(&homes, "carol"), None);
+    let forks: usize = database(&homes, "carol")
+        .query_row("SELECT count(*) FROM feed_forks", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!((forks, place(&homes, "carol")), (1, None));
     assert_eq!(texts(&carol, "team"), ["hello"]);
 }
 
@@ -170,15 +186,25 @@ async fn what_a_device_that_is_seized_holds_finds_no_activity_of_former_days() {
     next_tick(&homes, &[(&carol, "carol")]).await;
     let number = place(&homes, "carol").unwrap();
     let archived = homes.service.tick(Resolution::Seconds2, number);
-    let keys = |name: &str| -> Vec<[u8; 32]> {
+    // Members have come in since the segments began: first tag keys do not follow from what is kept.
+    let keys = |name: &str| -> Vec<TagKey> {
         let database = database(&homes, name);
-        let mut keys = database.prepare("SELECT tag_key FROM segments").unwrap();
-        let keys = keys.query_map((), |row| row.get(0)).unwrap();
-        keys.map(Result::unwrap).collect()
+        let mut keys = database
+            .prepare("SELECT tag_key, journal_key FROM segments WHERE step > 0")
+            .unwrap();
+        let keys = keys.query_map((), |row| Ok((row.get(0)?, row.get(1)?)));
+        keys.unwrap()
+            .map(Result::unwrap)
+            .flat_map(|(tag, journal)| {
+                let first = JournalKey::new(journal).tag_key();
+                let all = (0..60).map(move |days| first.ahead(days));
+                all.chain([TagKey::new(tag)])
+            })
+            .collect()
     };
     let found = |name: &str| {
         keys(name).into_iter().any(|key| {
-            let key = crypto::schedule::TagKey::new(key).feed_key();
+            let key = key.feed_key();
             archived.contains(key.tag(Resolution::Seconds2, protocol::ids::TickNumber(number)))
         })
     };
@@ -197,10 +223,30 @@ async fn what_a_device_that_is_seized_holds_finds_no_activity_of_former_days() {
 #[tokio::test]
 async fn everybody_asks_for_the_same_and_for_nothing_that_is_their_own() {
     let (homes, [alice, _bob, carol]) = scene(8).await;
-    next_tick(&homes, &[(&alice, "alice"), (&carol, "carol")]).await;
-    next_tick(&homes, &[(&alice, "alice"), (&carol, "carol")]).await;
-    let asked = homes.service.feed_asked();
-    assert!(!asked.is_empty());
+    for _ in 0..3 {
+        next_tick(&homes, &[(&alice, "alice"), (&carol, "carol")]).await;
+    }
+    homes.service.feed_asked();
+    homes.service.clock.advance(Duration::from_secs(2));
+    homes.service.make_ticks();
+    // In different groups. How often a tick is asked for that is not there depends on the moment.
+    let mut lists = Vec::new();
+    for (client, name) in [(&alice, "alice"), (&carol, "carol")] {
+        let last = homes.service.clock.0.load(Ordering::Relaxed) / 2_000 - 1;
+        for _ in 0..8 {
+            client.sync(2_000).await.unwrap();
+            if place(&homes, name).is_some_and(|number| number >= last) {
+                break;
+            }
+        }
+        let mut asked = homes.service.feed_asked();
+        asked.dedup();
+        asked.retain(|path| *path <= format!("2/{last}"));
+        lists.push(asked);
+    }
+    assert!(!lists[0].is_empty());
+    assert_eq!(lists[0], lists[1]);
+    let asked = lists.concat();
     let now = homes.service.clock.0.load(Ordering::Relaxed) / 2_000;
     for path in asked {
         let is_tick = path.strip_prefix("2/").is_some_and(|number| {
@@ -209,4 +255,72 @@ async fn everybody_asks_for_the_same_and_for_nothing_that_is_their_own() {
         });
         assert!(path == "latest" || is_tick, "{path}");
     }
+}
+
+/// A clock that is two minutes behind.
+struct Behind(TestClock);
+
+impl Clock for Behind {
+    fn now_unix_ms(&self) -> u64 {
+        self.0.now_unix_ms() - 120_000
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_clock_is_behind_over_midnight_has_the_tag_keys_that_others_have() {
+    const DAY_MS: u64 = 86_400_000;
+    let homes = Homes::new(9);
+    let options = mimimi_client::Options {
+        clock: Arc::new(Behind(homes.service.clock.clone())),
+        ..homes.options()
+    };
+    let late = homes.client_with("late", options).await;
+    late.register_handle("late").await.unwrap();
+    let right = homes.user("right").await;
+    befriend(&right, &late).await;
+    settle(&[&right, &late]).await;
+    // At half a minute past midnight.
+    let now_ms = homes.service.clock.0.load(Ordering::Relaxed);
+    let left_ms = DAY_MS - now_ms % DAY_MS + 30_000;
+    homes.service.clock.advance(Duration::from_millis(left_ms));
+    late.create_group("made").await.unwrap();
+    late.add_to_group("made", &["right"]).await.unwrap();
+    right.create_group("joined").await.unwrap();
+    right.add_to_group("joined", &["late"]).await.unwrap();
+    settle(&[&right, &late]).await;
+    let keys = |name: &str| -> BTreeMap<Vec<u8>, (u32, [u8; 32])> {
+        let database = database(&homes, name);
+        let mut rows = database
+            .prepare("SELECT segment_id, tag_day, tag_key FROM segments WHERE tag_day > 0")
+            .unwrap();
+        rows.query_map((), |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    };
+    let agree = || {
+        let (right, late) = (keys("right"), keys("late"));
+        let shared = right.iter().filter_map(|(segment, (day, key))| {
+            let (other_day, other) = late.get(segment)?;
+            let last = *day.max(other_day);
+            let at = |day: u32, key: &[u8; 32]| *TagKey::new(*key).ahead(last - day).expose();
+            Some(at(*day, key) == at(*other_day, other))
+        });
+        let shared: Vec<bool> = shared.collect();
+        (shared.len(), shared.into_iter().all(|it| it))
+    };
+    let (shared, all) = agree();
+    assert!(shared >= 2 && all, "of {shared} segments");
+    // And where a segment begins with a removal.
+    let third = homes.user("third").await;
+    befriend(&right, &third).await;
+    settle(&[&right, &third]).await;
+    right.add_to_group("joined", &["third"]).await.unwrap();
+    settle(&[&right, &late, &third]).await;
+    let before = keys("late");
+    right.remove_from_group("joined", &["third"]).await.unwrap();
+    settle(&[&right, &late]).await;
+    assert!(keys("late").keys().any(|it| !before.contains_key(it)));
+    let (shared, all) = agree();
+    assert!(shared >= 2 && all, "of {shared} segments after a removal");
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use client::{Client, Event};
-use crypto::feed::check;
+use client::{Client, Event, Options};
+use crypto::feed::{check, tick_hash};
 use crypto::schedule::TagKey;
 use end_to_end::{
-    LogLevel, Service, Stack, database, device, devices, group_with, messages, now_ms,
+    LogLevel, Service, Stack, database, device, device_with, group_with, messages, now_ms, patient,
 };
 use protocol::Wire as _;
 use protocol::feed::{FeedPointer, Resolution, TICK_MEDIA_TYPE, Tick};
@@ -57,6 +57,11 @@ impl Reader {
         pointer.ticks[0].number
     }
 
+    async fn tick(&self, number: u64) -> Option<Tick> {
+        let answer = self.get(&format!("2/{number}")).await?;
+        Some(Tick::decode(&answer.bytes().await.unwrap()).unwrap())
+    }
+
     /// Whether a tick names the group; none while there is no such tick.
     async fn names(&self, number: u64) -> Option<bool> {
         let answer = self.get(&format!("2/{number}")).await?;
@@ -98,8 +103,17 @@ impl Reader {
     }
 }
 
+/// Of a client that follows the feed, in the finest resolution.
+fn following() -> Options {
+    Options {
+        feed_bytes: Some(1 << 30),
+        ..patient()
+    }
+}
+
 async fn pair(stack: &Stack) -> [Client; 2] {
-    let [alice, bob] = devices(stack, ["alice", "bob"]).await;
+    let alice = device(stack, 0, "alice").await;
+    let bob = device_with(stack, 1, "bob", following()).await;
     group_with(GROUP, &alice, &[&bob]).await;
     [alice, bob]
 }
@@ -116,11 +130,15 @@ async fn what_was_accepted_before_a_kill_is_announced_after_the_start() {
         stack.restarted(Service::Ds, killed).await;
         let named = reader.first_from(before).await;
         // And the chain is whole.
-        let key = {
-            let answer = reader.get(&format!("2/{named}")).await.unwrap();
-            Tick::decode(&answer.bytes().await.unwrap()).unwrap()
-        };
-        assert_eq!(key.number.0, named);
+        let tick = reader.tick(named).await.unwrap();
+        let mut before = None;
+        for number in (named - 30..named).rev() {
+            before = reader.tick(number).await;
+            if before.is_some() {
+                break;
+            }
+        }
+        assert_eq!(tick.previous, tick_hash(&before.unwrap()));
         sleep(Duration::from_secs(2)).await;
     }
 }

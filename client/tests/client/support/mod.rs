@@ -554,6 +554,8 @@ impl Service for SeenBy {
 pub(crate) struct Homes {
     directory: tempfile::TempDir,
     pub(crate) service: Arc<InProcess>,
+    /// What the activity feed may cost each client in a month.
+    pub(crate) feed_bytes: Option<u64>,
 }
 
 impl Homes {
@@ -576,6 +578,7 @@ impl Homes {
         Self {
             directory,
             service: InProcess::new(seed),
+            feed_bytes: None,
         }
     }
 
@@ -588,6 +591,7 @@ impl Homes {
             clock: Arc::new(self.service.clock.clone()),
             ciphersuites: vec![1],
             service: Some(Arc::clone(&self.service) as Arc<dyn Service>),
+            feed_bytes: self.feed_bytes,
             ..Options::default()
         }
     }
