@@ -363,8 +363,8 @@ mod tests {
         "dae01330f03cf48a",
         "488f5afd99493201",
         "998325ca8c3b813c",
-        "FEED",
-        "TICK",
+        "5a3ff28e95aeac71",
+        "8a148fc157f75ddf",
         "9c838d0cc23625ca",
         "a4bb0ff746c9797f",
     ];
