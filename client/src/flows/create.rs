@@ -13,6 +13,7 @@ use crate::mls::create::{Draft, build};
 use crate::mls::new_leaf::NewLeaf;
 use crate::outcomes::CommitOutcome;
 use crate::store::groups::{self, MAX_NAME};
+use crate::store::segments::day_said;
 use crate::store::{Group, Pending, Segment, Status, successors};
 use crate::text;
 
@@ -120,8 +121,9 @@ impl Engine {
             Group::set_codes_since(db, id, 0)?;
             if let Some(accepted_ms) = accepted_ms {
                 let segment = Group::read(db, id)?.segment;
-                let day = Day::of(accepted_ms.min(now_ms));
+                let day = day_said(Day::of(accepted_ms), now_ms);
                 let segment = Segment {
+                    tag_key: segment.journal_key.tag_key(),
                     tag_day: day,
                     day,
                     ..segment

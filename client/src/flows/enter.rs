@@ -15,6 +15,7 @@ use crate::mls::external::{
     Entrance, again, begun, build, complete, copy, is_in, is_in_and_behind, kept,
 };
 use crate::outcomes::CommitOutcome;
+use crate::store::segments::day_said;
 use crate::store::shown::show;
 use crate::store::{Group, Segment, evidence};
 
@@ -93,11 +94,9 @@ impl Engine {
         id: &GroupId,
         mut accepted: JoinAccepted,
     ) -> Result<CommitOutcome, Error> {
-        // Nothing was accepted later than now.
         let now_ms = self.transport.time.now_unix_ms();
-        accepted.accepted.accepted_ms = accepted.accepted.accepted_ms.min(now_ms);
         let journal = &mut accepted.journal;
-        journal.tag_day = journal.tag_day.min(Day::of(now_ms));
+        journal.tag_day = day_said(journal.tag_day, now_ms);
         self.transact(|db, profile| complete(db, profile, id, &accepted))??;
         Ok(CommitOutcome::Accepted)
     }

@@ -1,7 +1,6 @@
 //! Joining by Welcome: it is found by a pointer, and with it and the join record a client is in.
 
 use crypto::records::open_join_page;
-use protocol::ids::Day;
 use protocol::join::{JOIN_RECORD_PAGE, JoinRecordContent, JoinRecordRequest, JoinRecordResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -16,6 +15,7 @@ use crate::store::database::begin;
 use crate::store::groups::MAX_NAME;
 use crate::store::mls::has_key_package;
 use crate::store::pointers::{self, Invited, MISFITS, TRIES};
+use crate::store::segments::day_said;
 use crate::store::{Event, Group, Status, events, evidence, known};
 use crate::text;
 
@@ -202,9 +202,8 @@ impl Engine {
         invitation: &Invitation,
     ) -> Result<(), Error> {
         let mut record = self.join_record(invitation).await?;
-        // A day that has not come is none of a journal's.
-        let today = Day::of(self.transport.time.now_unix_ms());
-        record.journal.tag_day = record.journal.tag_day.min(today);
+        let now_ms = self.transport.time.now_unix_ms();
+        record.journal.tag_day = day_said(record.journal.tag_day, now_ms);
         self.transact(|db, profile| {
             join(db, profile, content, &invited.pointer, invitation, &record)?;
             pointers::done(db, invited.row)

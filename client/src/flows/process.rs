@@ -373,7 +373,7 @@ pub(crate) fn commit(
     let next = match beginning {
         Some(beginning) => {
             acts::plan(db, Act::OwnRow, &group.id.0)?;
-            Next::Segment(beginning.into_segment(&group.id, rotation, Day(day)))
+            Next::Segment(beginning.into_segment(&group.id, rotation, entry.day))
         }
         None => Next::Step,
     };

@@ -25,7 +25,7 @@ use crate::store::groups;
 use crate::store::loaded::Loaded;
 use crate::store::mls::has_mls;
 use crate::store::outbox;
-use crate::store::segments;
+use crate::store::segments::{self, day_said};
 use crate::store::{
     Event, Group, Profile, Segment, Status, events, evidence, heads, profile, upkeep,
 };
@@ -422,7 +422,7 @@ impl Engine {
                 (transaction, None)
             }
         };
-        let day = Day::of(accepted_ms.min(now_ms));
+        let day = day_said(Day::of(accepted_ms), now_ms);
         let group = Group {
             segment: group.segment.on_day(day),
             ..group
@@ -520,6 +520,7 @@ fn carry_out(
             let entry = CommitEntry {
                 event,
                 accepted_ms,
+                day: day_said(Day::of(content.accepted_ms), now_ms).max(group.segment.day),
                 read_ms: now_ms,
                 at,
                 chain,

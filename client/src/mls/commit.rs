@@ -480,8 +480,7 @@ pub(crate) fn merge_own(
     let next = match beginning {
         Some(beginning) => {
             groups::set_rows_due(db, id, true)?;
-            let day = Day::of(entry.accepted_ms);
-            Next::Segment(beginning.into_segment(id, rotation, day))
+            Next::Segment(beginning.into_segment(id, rotation, entry.day))
         }
         None => Next::Step,
     };

@@ -1,7 +1,7 @@
 //! Entries of a group's journal as they are carried out.
 
 use openmls::prelude::{MlsMessageIn, ProtocolMessage};
-use protocol::ids::{ChainHead, Position};
+use protocol::ids::{ChainHead, Day, Position};
 use protocol::journal::CommitEvent;
 use tls_codec::DeserializeBytes as _;
 
@@ -13,6 +13,8 @@ pub(crate) struct CommitEntry<'e> {
     pub(crate) event: &'e CommitEvent,
     /// When the service accepted it, as it says.
     pub(crate) accepted_ms: u64,
+    /// The day from which on the tag keys of a segment count that begins with it.
+    pub(crate) day: Day,
     /// When it is read.
     pub(crate) read_ms: u64,
     pub(crate) at: Position,

@@ -333,7 +333,7 @@ pub(crate) fn complete(
     let JoinAccepted { accepted, journal } = accepted;
     let place = accepted.place;
     check_place(place.rotation_epoch, place.position)?;
-    let segment = match begun(db, id, &body, Day::of(accepted.accepted_ms))? {
+    let segment = match begun(db, id, &body, journal.tag_day)? {
         Some(segment) => segment,
         None => Segment {
             next: place.position.next(),

@@ -161,6 +161,12 @@ impl Segment {
     }
 }
 
+/// The day from which on the tag keys of a segment count, as the service says it. The own clock may
+/// still be at the day before; of days after the next one nothing is believed.
+pub(crate) fn day_said(day: Day, now_ms: u64) -> Day {
+    day.min(Day(Day::of(now_ms).0.saturating_add(1)))
+}
+
 /// The commit by which this client came in stands where the service has said.
 pub(crate) fn place_is_confirmed(db: &Connection, group: &GroupId) -> Result<(), Error> {
     change(

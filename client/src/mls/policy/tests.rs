@@ -12,7 +12,7 @@ use openmls::prelude::{
 };
 use protocol::codec::opaque;
 use protocol::group::{CommitAad, CommitRequest};
-use protocol::ids::{Epoch, LeafIndex, Position, RotationEpoch, Week};
+use protocol::ids::{Day, Epoch, LeafIndex, Position, RotationEpoch, Week};
 use protocol::join::{LeafAuthorization, LinkKeyUpload};
 use protocol::journal::CommitEvent;
 use protocol::policy::Standing;
@@ -383,6 +383,7 @@ impl User {
         let entry = CommitEntry {
             event: &event,
             accepted_ms: NOW_MS,
+            day: Day::of(NOW_MS),
             read_ms: NOW_MS,
             at: Position(0),
             chain: None,

@@ -525,9 +525,10 @@ impl Succession<'_> {
         env: &mut Env<'_>,
     ) -> Result<(Journal, Option<Journal>), Stop> {
         let attempt = self.attempt;
+        // The day of the commit's entry, whatever the clock does: clients count from it.
+        let today = head.head.day_of_next(env.today());
         let mut current = self.append_commit(head, env)?;
         if attempt.rotation.is_none() {
-            let today = env.today();
             let head = current.head_mut();
             head.read_buckets = ReadBuckets::of(self.leaves());
             head.ratchet_tag(today);
@@ -543,7 +544,7 @@ impl Succession<'_> {
             attempt.next_rotation(),
             keys.journal.tag_key(),
             (Kept::of(kind, message_days), self.leaves()),
-            env.today(),
+            today,
         );
         let begins = Journal::begin(head, env);
         Ok((current, Some(begins)))
