@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use crypto::feed::CheckedTick;
 use openmls::prelude::MlsGroup;
 use protocol::feed::Tick;
-use protocol::ids::{GroupId, Position, SegmentId};
+use protocol::ids::{GroupId, Position, SegmentId, TickNumber};
 use rusqlite::Connection;
 
 use crate::error::{Error, IssuerError};
@@ -31,6 +32,8 @@ pub(crate) struct Heard {
     pub(crate) at: Option<Place>,
     /// Groups that were named.
     pub(crate) news: HashSet<GroupId>,
+    /// What was fetched of the ticks between the last one and what the relay shows.
+    pub(crate) missed: Option<Missed>,
     /// Segments that were looked for in all of these ticks.
     pub(crate) searched: Option<HashSet<SegmentId>>,
     /// Why it is not followed on from there.
@@ -39,6 +42,16 @@ pub(crate) struct Heard {
     pub(crate) next_at: Option<tokio::time::Instant>,
     /// When the last one came.
     pub(crate) came_at: Option<tokio::time::Instant>,
+}
+
+/// Ticks that were missed, as far as they are fetched: from the last one back. Waits that end in
+/// between do not begin again.
+pub(crate) struct Missed {
+    /// The last one that was taken.
+    pub(crate) after: Place,
+    /// The one that is fetched next.
+    pub(crate) next: TickNumber,
+    pub(crate) ticks: Vec<(CheckedTick, Tick)>,
 }
 
 /// Why the activity feed is not followed any more.

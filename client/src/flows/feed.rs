@@ -18,7 +18,7 @@ use protocol::feed::{FeedPointer, Resolution, Tick};
 use protocol::ids::{Day, GroupId, SegmentId, TickNumber};
 use tokio::time::Instant;
 
-use crate::engine::{Ended, Engine, Heard};
+use crate::engine::{Ended, Engine, Heard, Missed};
 use crate::error::Error;
 use crate::net::transport::Transport;
 use crate::store::feed::{self, Place};
@@ -30,6 +30,8 @@ const LOOK_MS: std::ops::Range<u64> = 3 * HOUR_MS..6 * HOUR_MS;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 /// By so much the own clock may be ahead before ticks of a day are missed for it.
 const CLOCK_MS: u64 = HOUR_MS;
+/// So far own clock and service may be from each other: more than a client lets stand.
+const DRIFT_MS: u64 = 10 * 60 * 1000;
 /// Following is begun again after so long, at the earliest and at the latest.
 const AGAIN_MS: std::ops::Range<u64> = 30_000..90_000;
 /// Ticks that are fetched one by one after a pause. After a longer one all groups are read once.
@@ -41,6 +43,43 @@ const MONTH_S: u64 = 30 * 24 * 60 * 60;
 /// So long a tick that is due is looked for, before it is asked whether there is a later one.
 fn patience(resolution: Resolution) -> Duration {
     Duration::from_millis(2 * resolution.ms() + 6_000)
+}
+
+/// Whether a tick begins later than any that there can be.
+fn is_future(resolution: Resolution, number: TickNumber, now_ms: u64) -> bool {
+    resolution.begins_ms(number) > now_ms.saturating_add(DRIFT_MS)
+}
+
+/// Whether there should be a later tick by now: who shows this one as the last one holds back.
+fn is_overdue(resolution: Resolution, number: TickNumber, now_ms: u64) -> bool {
+    let waits_ms = u64::try_from(patience(resolution).as_millis()).unwrap_or(u64::MAX);
+    let next_ms = resolution.ends_ms(number).saturating_add(waits_ms);
+    next_ms.saturating_add(DRIFT_MS) < now_ms
+}
+
+/// Whether nobody shows a tick any more.
+fn is_gone((resolution, number): (Resolution, TickNumber), now_ms: u64) -> bool {
+    let last = resolution
+        .day_of(number)
+        .0
+        .saturating_add(resolution.kept_days());
+    last < Day::of(now_ms).0
+}
+
+/// The day whose tag keys are still used: of the first tick that is not taken yet, if it will be;
+/// and no day that has not come.
+fn day_in_use(place: Option<Place>, now_ms: u64) -> Day {
+    let by_clock = Day::of(now_ms.saturating_sub(CLOCK_MS));
+    let Some(place) = place else {
+        return by_clock;
+    };
+    let next = place.number.next();
+    let missed = place.resolution.tick_at(now_ms).0.saturating_sub(next.0);
+    let of_next = place.resolution.day_of(next);
+    match missed <= MOST_MISSED {
+        true => of_next.min(Day::of(now_ms.saturating_add(DRIFT_MS))),
+        false => by_clock,
+    }
 }
 
 /// How long it takes until a tick that was not there is looked for again.
@@ -137,6 +176,10 @@ impl Engine {
             return Ok(None);
         };
         let (resolution, number) = at;
+        let now_ms = self.transport.time.now_unix_ms();
+        if is_future(resolution, number, now_ms) || is_overdue(resolution, number, now_ms) {
+            return Ok(None);
+        }
         let Some(relays) = self.transport.tick_of_relay(resolution, number).await else {
             return Ok(None);
         };
@@ -186,9 +229,10 @@ impl Engine {
     /// Holds the last tick against what all mirrors and the service show.
     ///
     /// # Errors
-    /// [`Error::Protocol`]: they do not agree, or cannot be asked.
+    /// [`Error::Protocol`]: they do not agree, or one of them does not show it.
     async fn compare_feed(&mut self) -> Result<(), Error> {
         const DIFFERS: Error = Error::Protocol("others are not shown the same activity feed");
+        const HIDDEN: Error = Error::Protocol("the activity feed could not be compared");
         self.keep_heard()?;
         let signer = heads::signer(&self.db)?;
         if feed::is_forked(&self.db, signer.generation)? {
@@ -201,20 +245,27 @@ impl Engine {
             return Ok(());
         }
         let at = (place.resolution, place.number);
+        if is_gone(at, self.transport.time.now_unix_ms()) {
+            return Ok(());
+        }
         let Some(ours) = self.transport.tick_of_relay(at.0, at.1).await else {
-            return Err(DIFFERS);
+            return Err(HIDDEN);
         };
         let mut views = self.transport.ticks_of_mirrors(at.0, at.1).await;
         views.push(Some(ours.clone()));
         views.push(self.transport.tick_of_service(at.0, at.1).await?);
-        let mut agree = true;
+        let (mut agree, mut all) = (true, true);
         for view in views {
-            agree &= match view {
-                Some(view) => self.compare(&signer, at, (&ours, place.hash), &view)?,
-                None => false,
-            };
+            match view {
+                Some(view) => agree &= self.compare(&signer, at, (&ours, place.hash), &view)?,
+                None => all = false,
+            }
         }
-        if agree { Ok(()) } else { Err(DIFFERS) }
+        match (agree, all) {
+            (true, true) => Ok(()),
+            (true, false) => Err(HIDDEN),
+            (false, _) => Err(DIFFERS),
+        }
     }
 
     /// Why others are not shown the same feed, if they are not: nothing else waits for that.
@@ -234,6 +285,9 @@ impl Engine {
         let Ok(signer) = heads::signer(&self.db) else {
             return Ok(None);
         };
+        let tomorrow = Day::of(self.transport.time.now_unix_ms())
+            .0
+            .saturating_add(1);
         let (mut groups, mut searched) = (Vec::new(), HashSet::new());
         for group in Group::all(&self.db)? {
             if group.status == Status::Active {
@@ -241,7 +295,8 @@ impl Engine {
                 searched.insert(segment.id);
                 // Yesterday's ticks may still come, and those of a tomorrow.
                 let mut key = segment.tag_key;
-                for ahead in 0..=DAYS_AHEAD {
+                let days = tomorrow.saturating_sub(segment.tag_day.0);
+                for ahead in 0..=days.clamp(1, MOST_DAYS) {
                     let day = Day(segment.tag_day.0.saturating_add(ahead));
                     groups.push((day, group.id, key.feed_key()));
                     key = key.next();
@@ -330,8 +385,7 @@ impl Engine {
     pub(crate) fn know_as_read(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let place = feed::place(&self.db)?;
-        let of_tick = place.map_or(Day(0), |place| place.resolution.day_of(place.number));
-        let day = of_tick.max(Day::of(now_ms.saturating_sub(CLOCK_MS)));
+        let day = day_in_use(place, now_ms);
         let read = std::mem::take(&mut self.read_to_end);
         let done = self.transact(|db, _| {
             feed::ratchet(db, day)?;
@@ -348,8 +402,9 @@ impl Engine {
     }
 }
 
-/// Days after that of a tag key whose ticks are searched: a client that waits over midnight.
-const DAYS_AHEAD: u32 = 1;
+/// Days after that of a tag key whose ticks are searched at most: as many as ticks of a day that
+/// are fetched after a pause, and one for a client that waits over midnight.
+const MOST_DAYS: u32 = 65;
 
 /// Follows the feed without the engine.
 pub(crate) struct FeedReader {
@@ -388,18 +443,19 @@ impl FeedReader {
             match next_at {
                 Some(next_at) => tokio::time::sleep_until(next_at).await,
                 // Ticks may have been missed before this process began.
-                None => {
-                    if let Err(ended) = self.catch_up().await {
-                        lock(&self.heard).ended = Some(ended);
-                        return;
-                    }
-                    if lock(&self.heard).news.is_empty() {
-                        continue;
-                    }
-                    return;
-                }
+                None => match self.catch_up_or_end().await {
+                    true => return,
+                    false => continue,
+                },
             }
             let now = Instant::now();
+            let now_ms = self.transport.time.now_unix_ms();
+            // Not one after the other, as if it were then.
+            if is_overdue(self.place.resolution, self.place.number.next(), now_ms)
+                && self.catch_up_or_end().await
+            {
+                return;
+            }
             match self.look(self.place.number.next()).await {
                 Looked::Came(tick) => {
                     // A little earlier each time, until it is too early: as soon as there can be one.
@@ -416,11 +472,7 @@ impl FeedReader {
                     let is_late = came_at
                         .is_none_or(|came| now.duration_since(came) > step + patience(resolution));
                     if is_late {
-                        if let Err(ended) = self.catch_up().await {
-                            lock(&self.heard).ended = Some(ended);
-                            return;
-                        }
-                        if !lock(&self.heard).news.is_empty() {
+                        if self.catch_up_or_end().await {
                             return;
                         }
                     }
@@ -437,6 +489,9 @@ impl FeedReader {
     /// A tick as the relay shows it now, if it goes on from the last one.
     async fn look(&self, number: TickNumber) -> Looked {
         let resolution = self.place.resolution;
+        if is_future(resolution, number, self.transport.time.now_unix_ms()) {
+            return Looked::Ended(Ended::Stopped);
+        }
         let Some(tick) = self.transport.tick_of_relay(resolution, number).await else {
             return Looked::NotYet;
         };
@@ -474,9 +529,80 @@ impl FeedReader {
         heard.news.len() > before
     }
 
+    /// As [`Self::catch_up`]; whether the wait is over.
+    async fn catch_up_or_end(&mut self) -> bool {
+        let ended = self.catch_up().await.err();
+        let mut heard = lock(&self.heard);
+        if ended.is_some() {
+            heard.missed = None;
+            heard.ended = ended;
+            return true;
+        }
+        !heard.news.is_empty()
+    }
+
     /// Takes what was missed, up to the last tick that the relay shows. Ticks may be missing, while
-    /// no service ran: each says which one was before it.
+    /// no service ran: each says which one was before it. What was fetched before this wait is not
+    /// fetched again.
     async fn catch_up(&mut self) -> Result<(), Ended> {
+        let resolution = self.place.resolution;
+        let known = self.place.number.0;
+        let is_begun = {
+            let heard = lock(&self.heard);
+            let missed = heard.missed.as_ref();
+            missed.is_some_and(|missed| missed.after == self.place)
+        };
+        if !is_begun && !self.begin_to_catch_up().await? {
+            return Ok(());
+        }
+        loop {
+            let next = lock(&self.heard).missed.as_ref().map(|missed| missed.next);
+            let Some(number) = next.filter(|next| next.0 > known) else {
+                break;
+            };
+            let shown = self.transport.tick_of_relay(resolution, number).await;
+            let mut heard = lock(&self.heard);
+            let Some(missed) = &mut heard.missed else {
+                return Ok(());
+            };
+            missed.next = TickNumber(number.0.saturating_sub(1));
+            let Some(shown) = shown else {
+                continue;
+            };
+            let Some(tick) = checked(&self.signer, (resolution, number), &shown) else {
+                return Err(Ended::Stopped);
+            };
+            let expected = missed.ticks.last().map(|(tick, _)| tick.previous);
+            if expected.is_some_and(|expected| expected != tick.hash) {
+                // One in between is held back, or two contradict each other.
+                return Err(Ended::Stopped);
+            }
+            let is_next = tick.previous == self.place.hash;
+            missed.ticks.push((tick, shown));
+            if is_next {
+                let missed = heard.missed.take();
+                drop(heard);
+                for (tick, _) in missed.iter().flat_map(|missed| missed.ticks.iter().rev()) {
+                    self.take(tick, Some(Instant::now()));
+                }
+                return Ok(());
+            }
+        }
+        // The first one after the last that is known does not go on from it.
+        match lock(&self.heard)
+            .missed
+            .take()
+            .and_then(|mut it| it.ticks.pop())
+        {
+            Some((tick, shown)) if tick.number.0 == known.saturating_add(1) => {
+                Err(Ended::Forked(Box::new(shown)))
+            }
+            _ => Err(Ended::Stopped),
+        }
+    }
+
+    /// Finds out how much was missed; whether anything was.
+    async fn begin_to_catch_up(&mut self) -> Result<bool, Ended> {
         let resolution = self.place.resolution;
         let pointer = self.transport.feed_pointer().await.ok_or(Ended::Stopped)?;
         let last = pointer
@@ -485,51 +611,36 @@ impl FeedReader {
             .find(|tick| tick.seconds == resolution.seconds())
             .ok_or(Ended::Stopped)?
             .number;
+        let now_ms = self.transport.time.now_unix_ms();
+        if is_future(resolution, TickNumber(last), now_ms)
+            || is_overdue(resolution, TickNumber(last), now_ms)
+        {
+            return Err(Ended::Stopped);
+        }
         let known = self.place.number.0;
+        let mut heard = lock(&self.heard);
         if last <= known {
             // Nothing new: it has stopped, if that is so for long.
-            let mut heard = lock(&self.heard);
             let is_late = heard
                 .came_at
                 .is_some_and(|came| came.elapsed() > patience(resolution));
             heard.came_at.get_or_insert_with(Instant::now);
             heard.next_at = Some(Instant::now() + pause(resolution));
-            return if is_late { Err(Ended::Stopped) } else { Ok(()) };
+            return if is_late {
+                Err(Ended::Stopped)
+            } else {
+                Ok(false)
+            };
         }
         if last - known > MOST_MISSED {
             return Err(Ended::Stopped);
         }
-        let mut missed = Vec::new();
-        let mut expected = None;
-        for number in (known + 1..=last).rev().map(TickNumber) {
-            let shown = self.transport.tick_of_relay(resolution, number).await;
-            let Some(shown) = shown else {
-                continue;
-            };
-            let Some(tick) = checked(&self.signer, (resolution, number), &shown) else {
-                return Err(Ended::Stopped);
-            };
-            if expected.is_some_and(|expected| expected != tick.hash) {
-                // One in between is held back, or two contradict each other.
-                return Err(Ended::Stopped);
-            }
-            expected = Some(tick.previous);
-            let is_next = tick.previous == self.place.hash;
-            missed.push((tick, shown));
-            if is_next {
-                for (tick, _) in missed.iter().rev() {
-                    self.take(tick, Some(Instant::now()));
-                }
-                return Ok(());
-            }
-        }
-        // The first one after the last that is known does not go on from it.
-        match missed.pop() {
-            Some((tick, shown)) if tick.number.0 == known + 1 => {
-                Err(Ended::Forked(Box::new(shown)))
-            }
-            _ => Err(Ended::Stopped),
-        }
+        heard.missed = Some(Missed {
+            after: self.place,
+            next: TickNumber(last),
+            ticks: Vec::new(),
+        });
+        Ok(true)
     }
 }
 
@@ -572,6 +683,56 @@ mod tests {
             ),
             None
         );
+    }
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn the_feed_runs_neither_ahead_of_the_clock_nor_far_behind_it() {
+        for resolution in Resolution::ALL {
+            let last = TickNumber(resolution.tick_at(NOW).0 - 1);
+            assert!(!is_future(resolution, last, NOW) && !is_overdue(resolution, last, NOW));
+            let late_ms = 3 * resolution.ms() + DRIFT_MS + 10_000;
+            assert!(is_overdue(resolution, last, NOW + late_ms));
+            let early = resolution.tick_at(NOW + DRIFT_MS + resolution.ms());
+            assert!(is_future(resolution, early, NOW));
+            assert!(is_future(resolution, TickNumber(u64::MAX), NOW));
+        }
+    }
+
+    #[test]
+    fn keys_of_days_whose_ticks_are_still_fetched_stay_and_no_day_that_has_not_come_is_taken() {
+        let place = |resolution: Resolution, at_ms| {
+            Some(Place {
+                resolution,
+                generation: 0,
+                number: resolution.tick_at(at_ms),
+                hash: protocol::ids::Digest([0; 32]),
+            })
+        };
+        let days_ms = |days: u64| days * protocol::time::DAY_MS;
+        let today = Day::of(NOW);
+        let day = |place| day_in_use(place, NOW);
+        assert_eq!(day(None), today);
+        assert_eq!(day(place(Resolution::Seconds2, NOW)), today);
+        assert_eq!(
+            day(place(Resolution::Hours2, NOW - days_ms(4))),
+            Day(today.0 - 4)
+        );
+        // So many are not fetched one by one.
+        assert_eq!(day(place(Resolution::Hours2, NOW - days_ms(8))), today);
+        assert_eq!(day(place(Resolution::Seconds2, NOW - days_ms(1))), today);
+        assert_eq!(day(place(Resolution::Seconds2, NOW + days_ms(900))), today);
+    }
+
+    #[test]
+    fn a_tick_that_nobody_shows_any_more_is_not_compared() {
+        let days_ms = |days: u64| days * protocol::time::DAY_MS;
+        for resolution in Resolution::ALL {
+            let at = (resolution, resolution.tick_at(NOW));
+            let kept = days_ms(resolution.kept_days().into());
+            assert!(!is_gone(at, NOW + kept) && is_gone(at, NOW + kept + days_ms(1)));
+        }
     }
 
     #[test]
