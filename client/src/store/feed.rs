@@ -139,12 +139,12 @@ pub(crate) fn to_read(db: &Connection, now_ms: u64, latest_ms: u64) -> Result<Ve
     )
 }
 
-/// Forgets the tag keys of the days before this one.
+/// Forgets the tag keys of the days before this one, also of groups that are lost or left.
 pub(crate) fn ratchet(db: &Connection, day: Day) -> Result<(), Error> {
     let behind: Vec<[u8; 16]> = column(
         db,
         "SELECT group_id FROM segments JOIN groups USING (group_id)
-         WHERE status = 'active' AND tag_day < ?",
+         WHERE tag_day > 0 AND tag_day < ?",
         [day.0],
     )?;
     for group in behind {
@@ -232,12 +232,17 @@ mod tests {
         let db = in_memory().unwrap();
         let group = group(1, "team");
         group.insert(&db).unwrap();
+        let mut other = crate::store::groups::tests::group(2, "lost");
+        other.status = crate::store::Status::Lost;
+        other.insert(&db).unwrap();
         let before = Group::read(&db, &group.id).unwrap().segment;
         let day = Day(before.tag_day.0 + 3);
         ratchet(&db, day).unwrap();
         let after = Group::read(&db, &group.id).unwrap().segment;
         assert_eq!(after.tag_day, day);
         assert_eq!(after.tag_key, before.tag_key.ahead(3));
+        let lost = Group::read(&db, &other.id).unwrap().segment;
+        assert_eq!(lost.tag_day, day);
         ratchet(&db, Day(day.0 - 1)).unwrap();
         assert_eq!(Group::read(&db, &group.id).unwrap().segment.tag_day, day);
     }
