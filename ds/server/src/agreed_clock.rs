@@ -54,6 +54,12 @@ impl Now {
     pub(crate) fn may_write(self) -> bool {
         self.standing != Standing::Ahead
     }
+
+    /// Whether it goes as ever. One that may have been away or may be wrong makes no tick: no later
+    /// tick could be before that.
+    pub(crate) fn may_tick(self) -> bool {
+        matches!(self.standing, Standing::Agreed | Standing::Back)
+    }
 }
 
 /// What was believed last, and what a clock claims that has jumped. Times in milliseconds.

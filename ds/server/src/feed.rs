@@ -21,6 +21,9 @@ use crate::server::{Server, fresh_rng};
 const GRACE_MS: u64 = 100;
 const SPREAD_MS: u64 = 100;
 
+/// Ticks from one look for all notes to the next: five minutes, if no other node makes any.
+const LOOK_TURNS: u32 = 150;
+
 /// Why a tick was not made. It is made later, with what it should have had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TickError {
@@ -38,8 +41,8 @@ impl From<Stop> for TickError {
 
 /// Makes ticks for as long as the service runs.
 pub(crate) async fn keep(server: Arc<Server>) {
-    // What an absence or another clock has left is looked for once.
-    let mut after_absence = true;
+    // What an absence or another clock has left is looked for at first, and every few minutes.
+    let mut turns = 0u32;
     loop {
         let spread = match crypto::random::<1>() {
             Ok([random]) => SPREAD_MS * u64::from(random) / 256,
@@ -52,8 +55,9 @@ pub(crate) async fn keep(server: Arc<Server>) {
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
             () = server.shutdown.requested() => return,
         }
-        match make_due(&server, after_absence).await {
-            Ok(_) => after_absence = false,
+        match make_due(&server, turns == 0).await {
+            Ok(0) => {}
+            Ok(_) => turns = (turns + 1) % LOOK_TURNS,
             Err(error) => {
                 metrics::counter!("ds_feed_failures_total").increment(1);
                 tracing::warn!(%error, "a tick of the feed was not made");
@@ -71,7 +75,7 @@ pub(crate) async fn make_due(server: &Server, after_absence: bool) -> Result<usi
     loop {
         // A clock that is not believed dates nothing.
         let now = server.now();
-        if !now.may_write() {
+        if !now.may_tick() {
             return Ok(made);
         }
         let stored = state(server).await?;
