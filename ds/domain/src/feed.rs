@@ -287,16 +287,18 @@ impl Due {
         let StoredState { version, mut state } = stored;
         let day = resolution.day_of(number);
         let mut segments = BTreeMap::new();
-        let mut damaged = 0;
+        let mut dropped = 0;
         for row in rows {
             match self.segments_in(row, day, env) {
+                // A note that is good for no tick any more.
+                Ok(found) if found.is_empty() => dropped += 1,
                 Ok(found) => {
                     for key in found {
                         segments.insert(*key.expose(), key);
                     }
                 }
                 // One bad row costs its own hint, and not the feed.
-                Err(_) => damaged += 1,
+                Err(_) => dropped += 1,
             }
         }
         let tags = segments
@@ -370,7 +372,7 @@ impl Due {
         Ok(Made {
             batch,
             announced: tags.len(),
-            left_out: segments.len().saturating_sub(MAX_TAGS) + damaged,
+            left_out: segments.len().saturating_sub(MAX_TAGS) + dropped,
         })
     }
 

@@ -276,6 +276,22 @@ fn a_damaged_note_costs_its_own_hint_and_not_the_feed() {
 }
 
 #[test]
+fn a_note_that_comes_days_late_is_counted_as_left_out() {
+    let (mut service, began) = at_night(5);
+    append(&mut service, 1);
+    service.now_ms += 3 * DAY_MS;
+    let made = loop {
+        let (_, made) = prepare(&mut service, true).unwrap();
+        if made.left_out > 0 || made.announced > 0 {
+            break made;
+        }
+        service.engine.apply(made.batch).unwrap();
+    };
+    assert_eq!((made.announced, made.left_out), (0, 1));
+    assert!(began < Day::of(service.now_ms));
+}
+
+#[test]
 fn a_state_is_read_as_it_was_written() {
     let mut state = State::default();
     for (resolution, number) in Resolution::ALL.into_iter().zip(1u64..) {
