@@ -209,8 +209,8 @@ impl FeedMirror {
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         // From the back: it was asked for just now.
         if let Some((_, size)) = copies.order.iter_mut().rfind(|(of, _)| *of == asked) {
-            *size = bytes;
-            copies.bytes = copies.bytes.saturating_add(bytes);
+            let before = std::mem::replace(size, bytes);
+            copies.bytes = copies.bytes.saturating_sub(before).saturating_add(bytes);
         }
         copies.make_room();
     }
