@@ -63,6 +63,8 @@ struct Follower {
     waiting: VecDeque<Arc<Append>>,
     /// There is something in the store that was not handed over.
     looks: bool,
+    /// There was no place to look for it.
+    waits_to_look: bool,
     beats: u32,
     beat: Interval,
     /// Where other nodes write, too: when a live stream looks for that.
@@ -130,6 +132,7 @@ impl Server {
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
             looks: false,
+            waits_to_look: false,
             beats: 0,
             beat: interval(beat_ms).await,
             again: match self.settings.look_again_ms {
@@ -233,9 +236,16 @@ impl Follower {
 
     /// Makes something ready, or waits.
     async fn live(&mut self) {
-        if self.looks {
+        if self.looks && !self.waits_to_look {
             return self.look(Tell::News).await;
         }
+        let waits_to_look = self.waits_to_look;
+        let later = async move {
+            match waits_to_look {
+                true => tokio::time::sleep(delay()).await,
+                false => std::future::pending().await,
+            }
+        };
         let again = async {
             match &mut self.again {
                 Some(again) => again.tick().await,
@@ -251,6 +261,7 @@ impl Follower {
             handed = self.handed.recv() => News::Handed(handed),
             _ = self.beat.tick() => News::Beat,
             _ = again => News::Again,
+            () = later => News::Again,
         };
         match news {
             News::Over => self.end(FrameKind::Over),
@@ -390,12 +401,13 @@ impl Follower {
         let server = Arc::clone(&self.server);
         let Some(_place) = server.load.look() else {
             // All followers of a segment look for an entry that is not handed over.
-            self.looks = true;
+            (self.looks, self.waits_to_look) = (true, true);
             if tell == Tell::All {
-                return self.tell(self.end.clone());
+                self.tell(self.end.clone());
             }
-            return tokio::time::sleep(delay()).await;
+            return;
         };
+        self.waits_to_look = false;
         self.looks = false;
         self.waiting.clear();
         let (segment, next) = (self.request.segment, self.next);
