@@ -196,8 +196,8 @@ async fn what_a_device_that_is_seized_holds_finds_no_activity_of_former_days() {
         keys.unwrap()
             .map(Result::unwrap)
             .flat_map(|(tag, journal)| {
-                let first = JournalKey::new(journal).tag_key();
-                let all = (0..60).map(move |days| first.ahead(days));
+                let first = move || JournalKey::new(journal).tag_key();
+                let all = (0..60).map(move |days| first().ahead(days));
                 all.chain([TagKey::new(tag)])
             })
             .collect()
