@@ -35,6 +35,7 @@ impl Engine {
         let parked = self.streams.parked.take();
         let _held = self.hold().await?;
         self.prepare_to_read().await?;
+        self.settle_feed().await?;
         self.watch_or_follow(wait_ms, parked)
     }
 

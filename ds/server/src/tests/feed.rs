@@ -83,7 +83,7 @@ async fn what_was_accepted_is_in_the_tick_of_its_time_which_is_shown_to_everybod
 #[tokio::test]
 async fn a_clock_that_is_not_believed_makes_no_tick() {
     let (running, clock) = super::bounds::watched(Arc::default());
-    assert_eq!(make_due(&running.server, true).await.unwrap(), 1);
+    assert!(make_due(&running.server, true).await.unwrap() > 0);
     clock.jump(365 * 86_400_000);
     assert_eq!(make_due(&running.server, false).await.unwrap(), 0);
     clock.jump(0u64.wrapping_sub(364 * 86_400_000));
