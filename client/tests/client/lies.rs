@@ -362,7 +362,7 @@ async fn whose_commit_and_message_are_dated_back_is_heard_no_earlier_than_what_s
 }
 
 #[tokio::test]
-async fn a_return_that_was_accepted_and_is_said_to_be_refused_keeps_the_way_back() {
+async fn a_return_that_was_accepted_and_is_said_to_be_refused_is_found() {
     let homes = Homes::new(120);
     let [alice, bob, carol] = team(&homes).await;
     drop(bob);
@@ -383,9 +383,8 @@ async fn a_return_that_was_accepted_and_is_said_to_be_refused_keeps_the_way_back
     assert_eq!(alice.groups().unwrap()[0].epoch, 2, "it was accepted");
     // They seal the way back to the leaf that they see.
     pass(&homes, 2, &[&alice, &carol]).await;
-    assert!(bob.stop_reason("team").unwrap().is_some());
-    bob.rejoin_group("team").await.unwrap();
     settle(&[&bob]).await;
+    assert_eq!(bob.stop_reason("team").unwrap(), None);
     settle(&[&alice, &carol, &bob]).await;
     alice.send_message("team", "welcome").await.unwrap();
     settle(&[&bob]).await;
@@ -483,7 +482,7 @@ async fn who_comes_by_a_code_and_is_told_a_later_place_does_not_miss_what_was_sa
 }
 
 #[tokio::test]
-async fn a_day_that_has_not_come_is_not_taken_from_an_answer() {
+async fn no_day_after_tomorrow_is_taken_from_an_answer() {
     let homes = Homes::new(113);
     let (alice, dave) = (homes.user("alice").await, homes.user("dave").await);
     alice.create_group("team").await.unwrap();
@@ -500,7 +499,8 @@ async fn a_day_that_has_not_come_is_not_taken_from_an_answer() {
     dave.join_by_code(&code).await.unwrap();
     let today = Day::of(homes.service.clock.now_unix_ms());
     let day = number(&homes, "dave", "SELECT max(tag_day) FROM segments");
-    assert!(day <= i64::from(today.0), "{day}");
+    // The service may be ahead of this client at midnight.
+    assert!(day <= i64::from(today.0) + 1, "{day}");
 }
 
 #[tokio::test]
