@@ -50,11 +50,18 @@ impl Reader {
         answer.ok().filter(|answer| answer.status() == 200)
     }
 
+    /// The last tick, as soon as there is one.
     async fn last(&self) -> u64 {
-        let pointer = self.get("latest").await.unwrap();
-        let pointer = pointer.bytes().await.unwrap();
-        let pointer: FeedPointer = serde_json::from_slice(&pointer).unwrap();
-        pointer.ticks[0].number
+        for _ in 0..100 {
+            let pointer = self.get("latest").await.unwrap();
+            let pointer = pointer.bytes().await.unwrap();
+            let pointer: FeedPointer = serde_json::from_slice(&pointer).unwrap();
+            if let Some(last) = pointer.ticks.first() {
+                return last.number;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        panic!("there is no tick");
     }
 
     async fn tick(&self, number: u64) -> Option<Tick> {
