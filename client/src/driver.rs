@@ -146,6 +146,7 @@ impl Drop for Driver {
 }
 
 /// What comes next.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Next {
     Order(Option<Order>),
     Outbox,

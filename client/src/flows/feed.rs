@@ -7,6 +7,11 @@
 //! of whom it knows nothing; and the mirrors show the same when views are compared. When no tick
 //! comes any more, or one that does not fit, all groups are polled as if there were no feed.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "between two ticks time passes as it does, whatever a clock shows"
+)]
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -471,10 +476,8 @@ impl FeedReader {
                     let resolution = self.place.resolution;
                     let is_late = came_at
                         .is_none_or(|came| now.duration_since(came) > step + patience(resolution));
-                    if is_late {
-                        if self.catch_up_or_end().await {
-                            return;
-                        }
+                    if is_late && self.catch_up_or_end().await {
+                        return;
                     }
                     lock(&self.heard).next_at = Some(Instant::now() + pause(resolution));
                 }

@@ -1,5 +1,7 @@
 //! The activity feed of real processes, as the relay shows it in the open.
 
+#![allow(clippy::disallowed_methods, reason = "how long it really takes")]
+
 use std::time::{Duration, Instant};
 
 use client::{Client, Event, Options};

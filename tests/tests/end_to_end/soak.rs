@@ -4,6 +4,8 @@
 //!
 //! `make soak` has 200 groups and 2,000 clients for an hour. SOAK_SEED repeats what was drawn.
 
+#![allow(clippy::disallowed_methods, reason = "how long it really takes")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

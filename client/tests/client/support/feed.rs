@@ -17,15 +17,17 @@ use super::InProcess;
 /// Alters what one of those shows at this place.
 pub(crate) type AlterFeed = Box<dyn Fn(FeedView, &str, Vec<u8>) -> Vec<u8> + Send>;
 
+/// Ticks by number, the hash of the last one, and for how many more.
+type Fork = (HashMap<u64, Vec<u8>>, Option<Digest>, u32);
+
 #[derive(Default)]
 pub(crate) struct Shown {
     is_shown: bool,
     is_stopped: bool,
     forgets_notes: bool,
     alter: Option<AlterFeed>,
-    /// What the relay shows in place of ticks of two seconds, with the hash of the last one; and
-    /// for how many more.
-    fork: Option<(HashMap<u64, Vec<u8>>, Option<Digest>, u32)>,
+    /// What the relay shows in place of ticks of two seconds.
+    fork: Option<Fork>,
     asked: Vec<String>,
 }
 

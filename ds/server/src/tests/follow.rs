@@ -1,5 +1,11 @@
 //! Streams of a journal: their frames, their bounds, and what they leave alone.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "how long it really takes; and what a test rests on"
+)]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -142,7 +148,7 @@ impl Running {
 
     async fn live(&self) -> Stream {
         let followed = self.follow(&request(0, Pace::Live)).await;
-        followed.ok().expect("a stream")
+        followed.unwrap_or_else(|_| panic!("a stream"))
     }
 
     /// A message, of which followers are told.
