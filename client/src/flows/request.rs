@@ -21,6 +21,9 @@ use crate::store::{Pending, profile, tokens};
 
 /// Most tokens for one request, whatever the service says that it costs.
 const MOST_FOR_ONE: usize = 16;
+/// So often a request is signed again by the time that the service says. Its clock can step in
+/// between.
+const MOST_SIGNED_AGAIN: u32 = 2;
 
 pub(crate) fn read_answer<R: Wire>(answer: &[u8]) -> Result<R, Error> {
     R::decode(answer).map_err(|_| Error::Protocol("an answer is malformed"))
@@ -151,15 +154,15 @@ impl Engine {
         sent
     }
 
-    /// Sends an envelope; signs again if the clock was wrong, and pays again if a token was
-    /// refused: once each. If the allowance is used up it waits or pays, once, whichever is better;
+    /// Sends an envelope; signs again if the clock was wrong, and pays again, once, if a token was
+    /// refused. If the allowance is used up it waits or pays, once, whichever is better;
     /// and gives up when patience ends.
     pub(crate) async fn send(
         &mut self,
         envelope: &mut Envelope,
         kept: Option<&GroupId>,
     ) -> Result<Vec<u8>, Error> {
-        let (mut signed_again, mut paid_again) = (false, false);
+        let (mut signed_again, mut paid_again) = (0, false);
         loop {
             let answer = self
                 .transport
@@ -174,8 +177,8 @@ impl Engine {
                     problem: ProblemType::StaleTimestamp,
                     now_ms: Some(now),
                     ..
-                } if !signed_again => {
-                    signed_again = true;
+                } if signed_again < MOST_SIGNED_AGAIN => {
+                    signed_again += 1;
                     self.transport.time.learn(now);
                     self.keep_transport_state()?;
                     envelope.sign(now)?;

@@ -132,6 +132,8 @@ async fn what_was_accepted_before_a_kill_is_announced_after_the_start() {
     let stack = Stack::start(LogLevel::Error).await;
     let [alice, _bob] = pair(&stack).await;
     let reader = Reader::new(&stack, "bob");
+    // There is one to go on from.
+    reader.last().await;
     for text in ["one", "two", "three"] {
         let before = FINE.tick_at(now_ms()).0;
         alice.send_message(GROUP, text).await.unwrap();
