@@ -32,7 +32,8 @@ END_TO_END = --test end_to_end
 OTHERS = --lib --bins --test '[!e]*' --test 'e[!n]*'
 # End-to-end tests in which the engine makes no difference: lies, faults on the way, tokens. They run on
 # RocksDB; `make soak` runs them on PostgreSQL too.
-ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:: errors:: command_line:: sdk:: home:: strangers::
+ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:: errors:: command_line:: sdk:: home:: strangers:: \
+    refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build programs stack demo test test-crates test-processes bench compare lint fuzz soak faults bare clean
