@@ -203,10 +203,6 @@ async fn measure(members: usize, rounds: usize, bare: &Bare) {
         client.acknowledge(&events).unwrap();
     }
     println!("\nn = {members}");
-    if let Ok(pause) = std::env::var("PAUSE") {
-        println!("pid {}", std::process::id());
-        std::thread::sleep(Duration::from_secs(pause.parse().unwrap()));
-    }
     let mut measure = Measure {
         service: &service,
         kinds: BTreeMap::new(),

@@ -4,8 +4,8 @@
 //! What is given out is never ahead of the database nor behind it. Each state there has a stamp
 //! (`schema/mls.sql`), and a group is given out only under the stamp that the database shows
 //! then. So it does not matter who has changed it: another part of this client, another process, or
-//! a transaction that was taken back. What stands under another stamp is dropped after each call:
-//! memory has no secrets of a group for longer than the database.
+//! a transaction that was taken back. What stands under another stamp is dropped when the client has
+//! caught up: until then memory may have secrets of a group that the database has no more.
 
 use std::cell::RefCell;
 use std::rc::Rc;

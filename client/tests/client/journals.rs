@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crypto::journal::head_after;
-use mimimi_client::{Client, Error, Event, StopReason, StoreChange, StoredEvent};
+use mimimi_client::{Client, Clock as _, Error, Event, StopReason, StoreChange, StoredEvent};
 use protocol::Wire as _;
 use protocol::group::{EntryAccepted, JoinAccepted};
 use protocol::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId};
@@ -16,7 +16,7 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::support::{
-    Homes, befriend, database, link, lose_state_of_team, pass, refusal, settle, team, texts,
+    Homes, befriend, database, link, lose_state_of_team, pass, refusal, settle, stale, team, texts,
 };
 
 fn epoch(client: &Client, group: &str) -> u64 {
@@ -1179,6 +1179,32 @@ async fn what_was_accepted_is_found_whatever_a_later_attempt_is_refused_for() {
             assert_eq!(texts(&alice, group), ["still here"], "{operation:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_request_is_signed_again_by_a_clock_that_steps_in_between_and_not_for_ever() {
+    let homes = Homes::new(49);
+    let [alice, bob, _] = team(&homes).await;
+    // The clock comes back between the first refusal and the second attempt.
+    let refuse = |mut refusals: u64| {
+        let now_ms = homes.service.clock.now_unix_ms();
+        homes
+            .service
+            .intercept(Some(Box::new(move |asked, _| match refusals {
+                1.. if asked == Operation::UpdateClient => {
+                    refusals -= 1;
+                    Some(Err(stale(now_ms - 3_600_000 * refusals)))
+                }
+                _ => None,
+            })));
+    };
+    refuse(2);
+    alice.update_own_leaf("team").await.unwrap();
+    assert_eq!(epoch(&alice, "team"), epoch(&bob, "team") + 1);
+    refuse(3);
+    let refused = alice.update_own_leaf("team").await;
+    let problem = refused.as_ref().err().and_then(Error::problem);
+    assert_eq!(problem, Some(ProblemType::StaleTimestamp), "{refused:?}");
 }
 
 #[tokio::test]

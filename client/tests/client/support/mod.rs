@@ -131,6 +131,11 @@ pub(crate) fn refusal(problem: ProblemType) -> Error {
     refused(Failure::Refused(problem.into()))
 }
 
+/// As a service refuses whose clock shows this.
+pub(crate) fn stale(now_ms: u64) -> Error {
+    refused(Failure::Refused(Refused::StaleTimestamp { now_ms }))
+}
+
 fn stopped(stop: Stop) -> Error {
     match stop {
         Stop::Refused(refusal) => refused(Failure::Refused(refusal)),
