@@ -30,8 +30,8 @@ SOAK_CLIENTS ?= 2000
 END_TO_END = --test end_to_end
 # Every other test program.
 OTHERS = --lib --bins --test '[!e]*' --test 'e[!n]*'
-# End-to-end tests in which the engine makes no difference: lies, faults on the way, tokens. They run on
-# RocksDB; `make soak` runs them on PostgreSQL too.
+# End-to-end tests in which the engine makes no difference: lies, faults on the way, tokens. They run
+# on RocksDB; `make soak` runs them on PostgreSQL too.
 ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:: errors:: command_line:: sdk:: home:: strangers:: \
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
@@ -76,8 +76,8 @@ test test-crates test-processes: export HISTORY_SEED ?= 1
 # Twice as many tests as cores at a time: most of them wait for processes, clocks and patience.
 test test-crates test-processes: export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
 
-# All is built first. Then two halves run beside each other, since most tests wait; each is shown when
-# it has ended.
+# All is built first. Then two halves run beside each other, since most tests wait; each is shown
+# when it has ended.
 test: programs
 	$(CARGO) test $(TESTED) --workspace --no-run
 	$(MAKE) --jobs 2 --output-sync=target test-crates test-processes
@@ -117,8 +117,8 @@ fuzz: setup
 	PROPTEST_CASES=$(FUZZ_CASES) sh -c '$(CARGO) test $(TESTED) --workspace --lib --test oblivious'
 	FUZZ_SECONDS=$(FUZZ_SECONDS) sh -c '. "$(EXPORTS)" && scripts/fuzz.sh $(FUZZ_TARGETS)'
 
-# What `make test` takes a sample of: an hour of many clients and trouble (SOAK_SEED repeats what was
-# drawn), random histories of groups (HISTORY_SEED repeats one), the game of identifiers, lies, and
+# What `make test` takes a sample of: an hour of many clients and trouble (SOAK_SEED repeats what
+# was drawn), random histories of groups (HISTORY_SEED repeats one), the game of identifiers, lies, and
 # all end-to-end tests on PostgreSQL.
 soak: export THOROUGH = 1
 soak: programs
