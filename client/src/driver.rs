@@ -228,7 +228,7 @@ async fn work(
         if !interest.is_there() {
             waiting = None;
             // Nobody takes in what it tells: it says of no group that everything was read.
-            engine.streams.parked = None;
+            engine.streams.stop();
         } else if waiting.is_none() {
             let begun = engine.begin_to_follow(WATCH_MS).await;
             let pause = of_news.after(&begun);

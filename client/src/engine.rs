@@ -80,6 +80,9 @@ pub(crate) struct Engine {
     pub(crate) front: Option<GroupId>,
     /// Groups whose journals were read to their ends when all were read last.
     pub(crate) read_to_end: HashSet<GroupId>,
+    /// When this process has last asked for the end of a group's journal and come to it, by the
+    /// clock that nobody sets.
+    pub(crate) asked_ms: HashMap<GroupId, u64>,
     /// The end at which the service has said last that there is news.
     pub(crate) promised: Promised,
     pub(crate) streams: Streams,

@@ -7,7 +7,7 @@
 //! those of `make stack`, on RocksDB. Clients are the SDK on homes of their own: the sender in this
 //! process, the receivers in another one. `MEMBERS` are the sizes of groups.
 //!
-//! * *stream*: receivers look at events, with the group in front, which they follow on a stream.
+//! * *stream*: all look at events, with the group in front, which they follow on a stream.
 //! * *front*: the same by long polls, after each of which all journals are read.
 //! * *polling*: each receiver catches up once after each message.
 #![allow(
@@ -326,6 +326,13 @@ impl Prepared {
         let rounds = (600 / recipients).clamp(15, 60);
         let mut spent: [Vec<f64>; 6] = [(); 6].map(|()| Vec::new());
         let mut latencies = Vec::new();
+        // Whoever writes in a chat looks at it.
+        let _events = (reading == Reading::Stream).then(|| {
+            runtime
+                .block_on(self.founder.send_message(GROUP, "I am here"))
+                .unwrap();
+            self.founder.event_stream()
+        });
         // What they have to say to each other when they begin.
         std::thread::sleep(Duration::from_secs(5));
         let mut asked = BTreeMap::new();

@@ -25,7 +25,7 @@ impl Engine {
                 self.streams.parked = follower;
                 let finished = self.finish_sync().await;
                 if finished.is_err() {
-                    self.streams.parked = None;
+                    self.streams.stop();
                 }
                 finished.map(|()| None)
             }
@@ -58,6 +58,7 @@ impl Engine {
         let fault = match taken {
             Ok(Outcome::On { at_end }) => {
                 follower.at_end = at_end;
+                self.streams.goes_on(&follower);
                 None
             }
             Ok(Outcome::NextSegment) => {

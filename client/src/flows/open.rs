@@ -78,6 +78,7 @@ impl Engine {
             transport,
             front: None,
             read_to_end: HashSet::new(),
+            asked_ms: HashMap::new(),
             promised: Promised::default(),
             streams: Streams::of(options.following.pace()),
             feed: Feed {

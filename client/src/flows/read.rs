@@ -19,6 +19,7 @@ use crate::error::{Error, LocalError, PeerError};
 use crate::flows::{absence, process, recovery};
 use crate::mls::entry::{Accepted, CommitEntry, Next};
 use crate::mls::{proposals, unreadable};
+use crate::net::clock::{Clock as _, SystemClock};
 use crate::outcomes::StopReason;
 use crate::store::database::begin;
 use crate::store::groups;
@@ -32,6 +33,9 @@ use crate::store::{
 
 /// What cannot be judged yet is judged as far as it can be after so long.
 const UNDECIDED_MS: u64 = 60 * 60 * 1000;
+/// What was asked for within this time is not asked for again, and an own message may take as long
+/// to come back on a stream.
+const MOMENT_MS: u64 = 5_000;
 /// So many pages a call reads of one journal, whatever a service says that there is more: it takes
 /// fewer entries of a group (a leaf's bound, and those of its members). What is left comes with the
 /// next call.
@@ -92,9 +96,10 @@ impl Engine {
         self.read_to_end.clear();
         for group in groups {
             // It was not read to its end: what a stream does not say proves nothing.
+            let said_ms = self.transport.time.now_unix_ms().saturating_sub(MOMENT_MS);
             if let Some(followed) = Group::find(&self.db, &group)?
                 && self.streams.has_all_of(&followed)
-                && !outbox::is_ahead(&self.db, &followed)?
+                && !outbox::is_ahead(&self.db, &followed, said_ms)?
             {
                 continue;
             }
@@ -127,7 +132,12 @@ impl Engine {
             match self.take(id, &page, senders)? {
                 Taken::On(next) => from = Some(next),
                 Taken::NextSegment => (from, senders) = (None, Senders::AsKnown),
-                Taken::End => return Ok(()),
+                Taken::End => {
+                    if self.read_to_end.contains(id) {
+                        self.asked_ms.insert(*id, SystemClock.monotonic_ms());
+                    }
+                    return Ok(());
+                }
                 Taken::LaterStore => {
                     self.heard_directory().await?;
                     return Err(Error::Protocol(
@@ -143,6 +153,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether this process knows the end of a group's journal as it is now: it has asked for it
+    /// once, and is told since, or it has asked a moment ago.
+    pub(crate) fn knows_end(&self, group: &Group) -> bool {
+        self.asked_ms.get(&group.id).is_some_and(|asked_ms| {
+            let since_ms = SystemClock.monotonic_ms().saturating_sub(*asked_ms);
+            self.streams.tells_of(group) || since_ms < MOMENT_MS
+        })
     }
 
     /// A stretch of the segment that a group is in; none if the service does not have that.

@@ -27,6 +27,8 @@ pub(crate) struct Streams {
     /// A stream that goes on while journals are read because of it, and no longer: there its group
     /// is left out.
     pub(crate) parked: Option<Follower>,
+    /// The segment whose stream goes on, once everything that it has told was taken in.
+    telling: Option<SegmentId>,
     /// In succession, of streams that were short.
     failures: u32,
     /// When the last one was asked for, by the clock that nobody sets.
@@ -97,6 +99,7 @@ impl Streams {
         if let Some(follower) = parked.filter(|it| it.is_of(group)) {
             return (Some(follower), None);
         }
+        self.telling = None;
         let now_ms = SystemClock.monotonic_ms();
         let is_time = now_ms >= self.not_before_ms;
         let request = self
@@ -124,8 +127,25 @@ impl Streams {
         follower.is_some_and(|it| it.has_all() && it.is_of(group))
     }
 
+    /// What a stream has told was taken in, and it goes on.
+    pub(crate) fn goes_on(&mut self, follower: &Follower) {
+        self.telling = follower.at_end.then_some(follower.segment);
+    }
+
+    /// Whether a stream goes on that tells what comes into a group's journal.
+    pub(crate) fn tells_of(&self, group: &Group) -> bool {
+        self.telling == Some(group.segment.id)
+    }
+
+    /// Nobody takes in any longer what a stream tells.
+    pub(crate) fn stop(&mut self) {
+        self.parked = None;
+        self.telling = None;
+    }
+
     /// A stream has ended. When the next one begins is nobody's to choose.
     pub(crate) fn ended(&mut self, ending: Ending) -> Result<(), Error> {
+        self.telling = None;
         let [high, low] = crypto::random::<2>()?;
         let part = |whole: u64| whole * u64::from(u16::from_be_bytes([high, low])) / 65_536;
         let now_ms = SystemClock.monotonic_ms();

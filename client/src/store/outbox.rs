@@ -232,14 +232,20 @@ pub(crate) fn accepted(
     }
 }
 
-/// Whether the service has said of something that it stands beyond what was read.
-pub(crate) fn is_ahead(db: &Connection, group: &Group) -> Result<bool, Error> {
+/// Whether the service has said of something that was made before this time that it stands beyond
+/// what was read.
+pub(crate) fn is_ahead(db: &Connection, group: &Group, before_ms: u64) -> Result<bool, Error> {
     let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
     is_there(
         db,
-        "SELECT 1 FROM outbox
-         WHERE group_id = ? AND position IS NOT NULL AND (segment_id != ? OR position >= ?)",
-        (group.id.0, group.segment.id.0, next),
+        "SELECT 1 FROM outbox WHERE group_id = ? AND position IS NOT NULL
+         AND (segment_id != ? OR position >= ?) AND made_ms < ?",
+        (
+            group.id.0,
+            group.segment.id.0,
+            next,
+            i64::try_from(before_ms).unwrap_or(i64::MAX),
+        ),
     )
 }
 
@@ -409,6 +415,8 @@ mod tests {
         assert_eq!(called, []);
     }
 
+    const LATER: u64 = 1_000_000;
+
     #[test]
     fn what_the_service_has_accepted_is_ahead_until_the_journal_was_read_that_far() {
         let db = crate::store::database::in_memory().unwrap();
@@ -416,17 +424,19 @@ mod tests {
         group.insert(&db).unwrap();
         group.segment.next = Position(4);
         attempt(&db, &group, [1; 32]);
-        assert!(!is_ahead(&db, &group).unwrap());
+        assert!(!is_ahead(&db, &group, LATER).unwrap());
         accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
-        assert!(is_ahead(&db, &group).unwrap());
+        assert!(is_ahead(&db, &group, LATER).unwrap());
+        // A stream may tell it yet.
+        assert!(!is_ahead(&db, &group, 0).unwrap());
         let mut other = crate::store::groups::tests::group(8, "camp");
         other.segment.next = Position(4);
-        assert!(!is_ahead(&db, &other).unwrap());
+        assert!(!is_ahead(&db, &other, LATER).unwrap());
         group.segment.next = Position(5);
-        assert!(!is_ahead(&db, &group).unwrap());
+        assert!(!is_ahead(&db, &group, LATER).unwrap());
         group.segment.next = Position(4);
         is_read(&db, &group, &[1; 32]).unwrap();
-        assert!(!is_ahead(&db, &group).unwrap());
+        assert!(!is_ahead(&db, &group, LATER).unwrap());
     }
 
     #[test]
