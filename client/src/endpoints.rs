@@ -37,6 +37,56 @@ pub struct Endpoints {
     /// Where devices register to be woken. Without it they read by their own clocks.
     #[serde(default)]
     pub push: Option<PushEndpoint>,
+    /// Who runs them.
+    pub operators: Operators,
+}
+
+/// Who runs each service, by any name that is the operator's own. What one of them alone does not
+/// learn, two together may: so a client takes no two for the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operators {
+    /// Of the relay: it knows addresses.
+    pub relay: String,
+    /// Of gateway and delivery service: it knows requests.
+    pub gateway: String,
+    /// Of the issuer: it knows accounts.
+    pub issuer: String,
+    /// Of the push sender: it knows devices. The issuer's operator can be the same.
+    #[serde(default)]
+    pub push_sender: Option<String>,
+}
+
+impl Operators {
+    /// # Errors
+    /// [`UsageError::SameOperator`], [`UsageError::InvalidStack`].
+    fn check(&self, needs_push_sender: bool) -> Result<(), UsageError> {
+        let push_sender = self.push_sender.as_deref();
+        if needs_push_sender && push_sender.is_none() {
+            return Err(UsageError::InvalidStack(
+                "operators do not name that of the push sender",
+            ));
+        }
+        let (relay, gateway) = (("relay", &*self.relay), ("gateway", &*self.gateway));
+        let issuer = ("issuer", &*self.issuer);
+        let push_sender = push_sender.map(|name| ("push sender", name));
+        let named = [relay, gateway, issuer].into_iter().chain(push_sender);
+        for (_, name) in named {
+            if name.trim().is_empty() || name.len() > LONGEST_NAME {
+                return Err(UsageError::InvalidStack(
+                    "the name of an operator is empty or too long",
+                ));
+            }
+        }
+        let pairs = [(relay, gateway), (relay, issuer), (gateway, issuer)];
+        let of_push = push_sender.map(|it| [(relay, it), (gateway, it)]);
+        for ((one, name), (other, others)) in pairs.into_iter().chain(of_push.into_iter().flatten())
+        {
+            if name.trim().to_lowercase() == others.trim().to_lowercase() {
+                return Err(UsageError::SameOperator(one, other));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The way to a push sender: through a relay and the push sender's own gateway.
@@ -57,14 +107,22 @@ impl Endpoints {
     /// Reads the content of a `stack.json`.
     ///
     /// # Errors
-    /// [`UsageError::InvalidStack`].
+    /// [`UsageError::InvalidStack`], [`UsageError::SameOperator`].
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let endpoints: Self = serde_json::from_slice(json).map_err(|_| {
-            UsageError::InvalidStack("relay, gateway, ohttp_keys, ds and issuer are needed")
+            UsageError::InvalidStack("relay, gateway, ohttp_keys, ds, issuer and operators are needed")
         })?;
-        endpoints.ds_origin()?;
-        let mirrors = endpoints.ohttp_key_mirrors.iter();
-        for url in [&endpoints.relay, &endpoints.ohttp_keys, &endpoints.issuer]
+        endpoints.check()?;
+        Ok(endpoints)
+    }
+
+    /// # Errors
+    /// [`UsageError::InvalidStack`], [`UsageError::SameOperator`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.ds_origin()?;
+        self.operators.check(self.push.is_some())?;
+        let mirrors = self.ohttp_key_mirrors.iter();
+        for url in [&self.relay, &self.ohttp_keys, &self.issuer]
             .into_iter()
             .chain(mirrors)
         {
@@ -73,7 +131,7 @@ impl Endpoints {
                 .filter(|uri| uri.authority().is_some())
                 .ok_or(UsageError::InvalidStack("an address is not a URL"))?;
         }
-        for name in [endpoints.issuer_name(), endpoints.token_origin()] {
+        for name in [self.issuer_name(), self.token_origin()] {
             let is_name = name
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && byte != b',');
@@ -84,7 +142,7 @@ impl Endpoints {
                 .into());
             }
         }
-        Ok(endpoints)
+        Ok(())
     }
 
     pub(crate) fn issuer_name(&self) -> String {
@@ -142,4 +200,52 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, NoCertificate
         .ok()
         .filter(|certificates| !certificates.is_empty())
         .ok_or(NoCertificates)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn operators() -> Operators {
+        Operators {
+            relay: "A".into(),
+            gateway: "B".into(),
+            issuer: "C".into(),
+            push_sender: Some("D".into()),
+        }
+    }
+
+    #[test]
+    fn no_operator_may_run_two_services_that_together_know_who_asks_what() {
+        type Change = fn(&mut Operators);
+        assert_eq!(operators().check(true), Ok(()));
+        let refused: [(Change, (&str, &str)); 5] = [
+            (|it| it.gateway = " a".into(), ("relay", "gateway")),
+            (|it| it.issuer = "a ".into(), ("relay", "issuer")),
+            (|it| it.issuer = "b".into(), ("gateway", "issuer")),
+            (|it| it.relay = "d".into(), ("relay", "push sender")),
+            (|it| it.gateway = "D".into(), ("gateway", "push sender")),
+        ];
+        for (change, (one, other)) in refused {
+            let mut operators = operators();
+            change(&mut operators);
+            let same = Err(UsageError::SameOperator(one, other));
+            assert_eq!(operators.check(true), same);
+        }
+    }
+
+    #[test]
+    fn every_operator_has_a_name_and_that_of_a_push_sender_if_there_is_one() {
+        let unnamed = Operators {
+            relay: " ".into(),
+            ..operators()
+        };
+        assert!(matches!(unnamed.check(true), Err(UsageError::InvalidStack(_))));
+        let without = Operators {
+            push_sender: None,
+            ..operators()
+        };
+        assert_eq!(without.check(false), Ok(()));
+        assert!(matches!(without.check(true), Err(UsageError::InvalidStack(_))));
+    }
 }

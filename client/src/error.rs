@@ -210,6 +210,9 @@ pub enum UsageError {
     /// The file with the addresses of the services is not readable as such.
     #[error("the stack file is not valid: {0}")]
     InvalidStack(&'static str),
+    /// One operator would run both: together they know who asks for what.
+    #[error("{0} and {1} have the same operator: together they would know who asks for what")]
+    SameOperator(&'static str, &'static str),
     /// The account token file is empty or no token.
     #[error("the account token file holds no token")]
     InvalidAccountToken,
@@ -650,6 +653,7 @@ impl UsageError {
             Self::TooMany(_) => "too-many",
             Self::RequestExpired => "request-expired",
             Self::InvalidStack(_) => "invalid-stack",
+            Self::SameOperator(..) => "same-operator",
             Self::InvalidAccountToken => "invalid-account-token",
             Self::GroupLost(_) => "group-lost",
             Self::NewMembers { .. } => "new-members",

@@ -14,7 +14,8 @@
 //!     "relay": "https://relay.example/", "gateway": "https://gateway.example",
 //!     "ohttp_keys": "https://relay.example/ohttp-keys",
 //!     "ds": "https://ds.example", "issuer": "https://issuer.example",
-//!     "issuer_name": "issuer.example", "token_origin": "ds.example"
+//!     "issuer_name": "issuer.example", "token_origin": "ds.example",
+//!     "operators": {"relay": "Relays Ltd", "gateway": "Messenger Inc", "issuer": "Tokens SA"}
 //! }"#)?;
 //! let alice = Client::init(home, &endpoints, "the account token", Options::default()).await?;
 //! alice.register_handle("alice").await?;
@@ -132,7 +133,7 @@ mod views;
 
 pub use api::{Client, Events, GroupRef};
 pub use crypto::CryptoError;
-pub use endpoints::{Endpoints, PushEndpoint};
+pub use endpoints::{Endpoints, Operators, PushEndpoint};
 pub use envelope::sign;
 pub use error::{
     DatabaseError, DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer,

@@ -100,7 +100,7 @@ impl Files {
     /// The one that the error is about.
     fn subject(&self, error: &Error) -> Option<&Path> {
         let file = match error {
-            Error::Usage(UsageError::InvalidStack(_)) => &self.stack,
+            Error::Usage(UsageError::InvalidStack(_) | UsageError::SameOperator(..)) => &self.stack,
             Error::Usage(UsageError::InvalidAccountToken) => &self.account_token,
             Error::Usage(
                 UsageError::NotABackup | UsageError::NewerBackup | UsageError::WrongBackupKey,

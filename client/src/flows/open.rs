@@ -24,7 +24,8 @@ impl Engine {
     /// addresses and the account token, and finishes what was cut off.
     ///
     /// # Errors
-    /// [`UsageError::InvalidAccountToken`]; [`Error::Issuer`]; [`Error::Local`].
+    /// [`UsageError::InvalidAccountToken`], [`UsageError::InvalidStack`],
+    /// [`UsageError::SameOperator`]; [`Error::Issuer`]; [`Error::Local`].
     pub(crate) async fn init(
         home: &Path,
         endpoints: &Endpoints,
@@ -35,6 +36,7 @@ impl Engine {
         if account_token.is_empty() || !account_token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(UsageError::InvalidAccountToken.into());
         }
+        endpoints.check()?;
         let home = Home::at(home, options.lock_patience)?;
         let _held = home.hold().await?;
         let db = database::open(&home.database()?)?;

@@ -310,6 +310,7 @@ pub(crate) mod tests {
             token_origin: None,
             authorities: None,
             push: None,
+            operators: crate::endpoints::tests::operators(),
         }
     }
 

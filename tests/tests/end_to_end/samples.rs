@@ -318,6 +318,7 @@ async fn the_samples_with_everything_in_them_start_and_serve_with_tls_and_privat
         "issuer": issuer_url,
         "issuer_name": "issuer.example.net",
         "token_origin": "ds.example.org",
+        "operators": {"relay": "Relays Ltd", "gateway": "Messenger Inc", "issuer": "Tokens SA"},
     });
     fs::write(&stack, description.to_string()).unwrap();
     let [token, other_token] = ["a-token", "b-token"].map(|token| {

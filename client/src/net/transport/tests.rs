@@ -11,6 +11,7 @@ use http::HeaderMap;
 use ohttp::hpke::{Aead, Kdf, Kem};
 
 use super::*;
+use crate::endpoints::tests::operators;
 use crate::net::clock::{Clock, SharedClock, SystemClock};
 
 fn problem(status: u16, document: serde_json::Value) -> Result<Vec<u8>, Attempt> {
@@ -181,6 +182,7 @@ async fn recorder_with(
         token_origin: None,
         authorities: None,
         push: None,
+        operators: operators(),
     };
     let patience = Patience {
         attempt: Duration::from_secs(5),
@@ -665,6 +667,7 @@ async fn call(conduct: Conduct, requests: usize) -> (Error, Vec<Waiting>) {
         token_origin: None,
         authorities: None,
         push: None,
+        operators: operators(),
     };
     let patience = Patience {
         attempt: Duration::from_millis(1_500),
