@@ -110,7 +110,9 @@ impl Endpoints {
     /// [`UsageError::InvalidStack`], [`UsageError::SameOperator`].
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let endpoints: Self = serde_json::from_slice(json).map_err(|_| {
-            UsageError::InvalidStack("relay, gateway, ohttp_keys, ds, issuer and operators are needed")
+            UsageError::InvalidStack(
+                "relay, gateway, ohttp_keys, ds, issuer and operators are needed",
+            )
         })?;
         endpoints.check()?;
         Ok(endpoints)
@@ -240,12 +242,18 @@ pub(crate) mod tests {
             relay: " ".into(),
             ..operators()
         };
-        assert!(matches!(unnamed.check(true), Err(UsageError::InvalidStack(_))));
+        assert!(matches!(
+            unnamed.check(true),
+            Err(UsageError::InvalidStack(_))
+        ));
         let without = Operators {
             push_sender: None,
             ..operators()
         };
         assert_eq!(without.check(false), Ok(()));
-        assert!(matches!(without.check(true), Err(UsageError::InvalidStack(_))));
+        assert!(matches!(
+            without.check(true),
+            Err(UsageError::InvalidStack(_))
+        ));
     }
 }

@@ -79,6 +79,9 @@ pub struct ReadBuckets {
     pub waiting: u32,
 }
 
+/// So many readers of a segment may wait or follow, whatever the number of leaves.
+pub const LEAST_WAITING: u32 = 16;
+
 impl ReadBuckets {
     /// Of a group with this many leaves: the tail holds an ordinary commit and some messages.
     #[must_use]
@@ -88,9 +91,12 @@ impl ReadBuckets {
         Self {
             tail,
             history: tail.saturating_mul(8).max(65_536),
-            // Each leaf one; and one more each, whose connection is gone without our knowing it.
-            waiting: u32::try_from(leaves.max(2))
-                .map_or(u32::MAX, |leaves| leaves.saturating_mul(2)),
+            // Each leaf one; and one more each, whose connection is gone without our knowing it. In
+            // a small group as many as somebody takes who goes back and forth between two chats: a
+            // stream that was left holds its place until it is over.
+            waiting: u32::try_from(leaves).map_or(u32::MAX, |leaves| {
+                leaves.saturating_mul(2).max(LEAST_WAITING)
+            }),
         }
     }
 }

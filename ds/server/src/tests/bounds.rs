@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ds_domain::engine::Found;
+use ds_domain::journal::head::LEAST_WAITING;
 use protocol::ids::{Day, WelcomeId};
 use protocol::welcome::FetchWelcomeRequest;
 
@@ -62,7 +63,7 @@ async fn fetch(running: &Running, id: WelcomeId) -> StatusCode {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_that_wait_take_no_place_from_others_and_who_finds_none_is_answered_at_once() {
     // The node's places, then the segment's: it has two leaves.
-    for (concurrent_waits, waiting) in [(3, 3), (100, 4)] {
+    for (concurrent_waits, waiting) in [(3, 3), (100, LEAST_WAITING)] {
         let running = running_with(Setup {
             load: LoadLimits {
                 concurrent_waits,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use crypto::journal::{first_head, head_after};
 use ds_domain::engine::{ApplyError, EngineError, Found};
+use ds_domain::journal::head::LEAST_WAITING;
 use protocol::follow::{
     FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_DELAY_MS, Pace,
 };
@@ -312,7 +313,7 @@ async fn a_reader_who_takes_nothing_blocks_nobody_and_is_told_that_it_has_fallen
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_segment_has_as_many_followers_and_waiting_readers_as_twice_its_leaves() {
+async fn a_segment_of_few_leaves_has_sixteen_followers_and_waiting_readers() {
     let running = running_with(Setup {
         load: LoadLimits {
             concurrent_streams: 100,
@@ -321,11 +322,10 @@ async fn a_segment_has_as_many_followers_and_waiting_readers_as_twice_its_leaves
         ..Setup::default()
     });
     running.begin_segment().await;
-    let mut streams = vec![
-        running.live().await,
-        running.live().await,
-        running.live().await,
-    ];
+    let mut streams = Vec::new();
+    for _ in 1..LEAST_WAITING {
+        streams.push(running.live().await);
+    }
     let (poll, router) = (
         running.request(
             Number::ReadJournal,
