@@ -45,7 +45,7 @@ help:
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what messages, reads and commits cost the service, a token at issuance and'
 	@echo '             redemption, an unknown group, a request through relay and gateway, and'
-	@echo '             a message everybody on its whole path'
+	@echo '             a message everybody on its whole path, and streams at the servers alone'
 	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
@@ -94,7 +94,7 @@ endif
 
 # The programs first: some of them run services.
 bench: build
-	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench messages --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead --bench feed
+	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench streams --bench messages --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead --bench feed
 
 # Both in one run. Unpacks ejabberd in a temporary directory and installs nothing.
 compare: build

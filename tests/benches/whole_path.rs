@@ -58,6 +58,18 @@ const ISSUER: &str = "
 [issuer]
 tokens_per_account_per_day = 100000
 ";
+/// The services share the cores of this machine: a second thread of each would only be woken for
+/// nothing.
+const ONE_THREAD_EACH: &str = "
+[relay.service]
+worker_threads = 1
+[gateway.service]
+worker_threads = 1
+[ds.service]
+worker_threads = 1
+[issuer.service]
+worker_threads = 1
+";
 const SERVICES: [Service; 4] = [
     Service::Relay,
     Service::Gateway,
@@ -272,7 +284,8 @@ const SPENDERS: [&str; 6] = [
 impl Prepared {
     /// A founder and others who came in by a code.
     async fn make(members: usize) -> Self {
-        let stack = Stack::start_with(LogLevel::Error, &format!("{MUCH}{ISSUER}")).await;
+        let stack =
+            Stack::start_with(LogLevel::Error, &format!("{MUCH}{ISSUER}{ONE_THREAD_EACH}")).await;
         let founder = device(&stack, 0, "the.founder").await;
         founder.create_group(GROUP).await.unwrap();
         let code = founder.invite(GROUP, 30).await.unwrap();
