@@ -10,30 +10,36 @@
 //! connection to the relay is cut: nobody takes it for whole.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
 use oblivious::chunked::{RESPONSE, ResponseEncoder};
 use oblivious::{SealError, binary_http};
 use protocol::padding;
 use service::Problem;
 use service::http::RequestBody;
-use tokio::sync::mpsc;
+use service::outgoing::Running;
+use service::stream_limits::{StreamLimits, StreamOver};
 
 use crate::binary_http::InnerResponse;
-use crate::config::StreamSettings;
 use crate::problems::Failure;
 use crate::upstream::{Begun, Streamed};
 use crate::{Parts, Route, count, refuse};
 
 /// draft-ietf-httpbis-incremental: intermediaries are not to collect the content.
 const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
+/// What stands before a piece in binary HTTP, and around a chunk, at most.
+const MOST_BEFORE: usize = 8;
+const MOST_AROUND: usize = 64;
 
 pub(crate) async fn answer(gateway: &Arc<Parts>, body: Result<RequestBody, Problem>) -> Response {
     let request = match body {
@@ -96,40 +102,133 @@ fn respond(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// Seals what the target makes in a task of its own: its time limits hold also while the relay
-/// reads nothing, and the target is let go as soon as the relay is gone.
-fn stream_out(gateway: &Arc<Parts>, streamed: Streamed, encoder: ResponseEncoder) -> Response {
-    let (sender, receiver) = mpsc::channel(1);
-    let gateway = Arc::clone(gateway);
-    tokio::spawn(async move {
-        let limit = Duration::from_secs(gateway.stream.total_seconds);
-        let outcome = tokio::select! {
-            pumped = pump(&gateway.stream, streamed, encoder, &sender) => {
-                pumped.err().unwrap_or(End::Whole)
-            }
-            () = tokio::time::sleep(limit) => End::TooLong,
-            () = gateway.shutdown.requested_before(gateway.grace) => End::Ending,
-            () = sender.closed() => End::Abandoned,
-        };
-        metrics::counter!("ohttp_gateway_streams_total", "outcome" => outcome.label()).increment(1);
-    });
-    let pieces = stream::unfold(Some(receiver), |receiver| async {
-        let mut receiver = receiver?;
-        match receiver.recv().await {
-            Some(Sealed::Piece(bytes)) => Some((Ok(bytes), Some(receiver))),
-            Some(Sealed::Last(bytes)) => Some((Ok(bytes), None)),
-            // Ends the connection, where the end of the body would pass for the end of the
-            // response.
-            None => Some((Err(io::Error::from(io::ErrorKind::BrokenPipe)), None)),
-        }
-    });
-    respond(Body::from_stream(pieces))
+/// What the target makes, sealed piece by piece as it comes. Its time limits are looked at whenever
+/// the relay could take something; one that takes nothing is given up by the listener. As soon as
+/// the relay is gone the target is let go.
+struct Sealing {
+    content: Incoming,
+    /// Until the final chunk.
+    encoder: Option<ResponseEncoder>,
+    /// Binary HTTP that was not sealed yet.
+    inner: Vec<u8>,
+    inner_len: usize,
+    bytes_left: u64,
+    limits: StreamLimits,
+    end: Ended,
+    _by: Running,
 }
 
-enum Sealed {
-    Piece(Bytes),
-    /// With the final chunk.
-    Last(Bytes),
+fn stream_out(gateway: &Parts, streamed: Streamed, encoder: ResponseEncoder) -> Response {
+    let settings = &gateway.stream;
+    let mut inner = Vec::new();
+    binary_http::response_head(streamed.status, &streamed.fields, &mut inner);
+    respond(Body::new(Sealing {
+        content: streamed.content,
+        encoder: Some(encoder),
+        inner,
+        inner_len: 0,
+        bytes_left: settings.max_bytes,
+        limits: StreamLimits::new(
+            Duration::from_secs(settings.total_seconds),
+            Duration::from_secs(settings.idle_seconds),
+            &gateway.shutdown,
+            gateway.grace,
+        ),
+        end: Ended(End::Abandoned),
+        _by: streamed.by,
+    }))
+}
+
+impl Sealing {
+    /// The next piece, sealed. None: the last one was the final one.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, End>>> {
+        loop {
+            if self.encoder.is_none() {
+                return Poll::Ready(None);
+            }
+            if !self.inner.is_empty() {
+                return Poll::Ready(Some(self.seal()));
+            }
+            let frame = match Pin::new(&mut self.content).poll_frame(context) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    let over = ready!(self.limits.poll_over(context));
+                    return Poll::Ready(Some(Err(over.into())));
+                }
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    let Ok(piece) = frame.into_data() else {
+                        continue;
+                    };
+                    self.limits.piece();
+                    match self.bytes_left.checked_sub(piece.len() as u64) {
+                        Some(left) => self.bytes_left = left,
+                        None => return Poll::Ready(Some(Err(End::TooLong))),
+                    }
+                    self.inner.reserve_exact(piece.len() + MOST_BEFORE);
+                    binary_http::content(&piece, &mut self.inner);
+                }
+                Some(Err(_)) => return Poll::Ready(Some(Err(End::Broken))),
+                None => return Poll::Ready(Some(self.seal_last())),
+            }
+        }
+    }
+
+    fn seal(&mut self) -> Result<Bytes, End> {
+        let mut sealed = Vec::with_capacity(self.inner.len() + MOST_AROUND);
+        let encoder = self.encoder.as_mut().ok_or(End::Broken)?;
+        encoder.push(&self.inner, &mut sealed)?;
+        self.inner_len += self.inner.len();
+        // Nothing is kept of a piece while there is none.
+        self.inner = Vec::new();
+        Ok(sealed.into())
+    }
+
+    fn seal_last(&mut self) -> Result<Bytes, End> {
+        let mut inner = Vec::new();
+        binary_http::end(&mut inner);
+        // The sizes of the chunks are seen anyway; at least the sum says less.
+        let len = self.inner_len + inner.len();
+        inner.resize(inner.len() + padding::bucket(len) - len, 0);
+        let mut sealed = Vec::with_capacity(inner.len() + MOST_AROUND);
+        let encoder = self.encoder.take().ok_or(End::Broken)?;
+        encoder.finish(&inner, &mut sealed)?;
+        self.end.0 = End::Whole;
+        Ok(sealed.into())
+    }
+}
+
+impl http_body::Body for Sealing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let piece = ready!(self.poll_piece(context));
+        Poll::Ready(piece.map(|piece| match piece {
+            Ok(piece) => Ok(Frame::data(piece)),
+            // Ends the connection, where the end of the body would pass for the end of the
+            // response.
+            Err(end) => {
+                self.end.0 = end;
+                self.encoder = None;
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }))
+    }
+}
+
+/// Counts how a stream ended, when it does.
+struct Ended(End);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let outcome = self.0.label();
+        metrics::counter!("ohttp_gateway_streams_total", "outcome" => outcome).increment(1);
+    }
 }
 
 /// How a stream ended.
@@ -168,43 +267,12 @@ impl From<SealError> for End {
     }
 }
 
-/// Until the target has ended: seals and sends each of its pieces as it comes.
-async fn pump(
-    settings: &StreamSettings,
-    mut streamed: Streamed,
-    mut encoder: ResponseEncoder,
-    sender: &mpsc::Sender<Sealed>,
-) -> Result<(), End> {
-    let mut inner = Vec::new();
-    let mut inner_len = 0;
-    let mut bytes_left = settings.max_bytes;
-    binary_http::response_head(streamed.status, &streamed.fields, &mut inner);
-    loop {
-        let mut sealed = Vec::with_capacity(inner.len() + 64);
-        encoder.push(&inner, &mut sealed)?;
-        send(sender, Sealed::Piece(sealed.into())).await?;
-        inner_len += inner.len();
-        inner.clear();
-        let idle = Duration::from_secs(settings.idle_seconds);
-        let piece = tokio::time::timeout(idle, streamed.next())
-            .await
-            .map_err(|_| End::Idle)?
-            .map_err(|_| End::Broken)?;
-        let Some(piece) = piece else { break };
-        bytes_left = bytes_left
-            .checked_sub(piece.len() as u64)
-            .ok_or(End::TooLong)?;
-        binary_http::content(&piece, &mut inner);
+impl From<StreamOver> for End {
+    fn from(over: StreamOver) -> Self {
+        match over {
+            StreamOver::Idle => Self::Idle,
+            StreamOver::Long => Self::TooLong,
+            StreamOver::Ending => Self::Ending,
+        }
     }
-    binary_http::end(&mut inner);
-    // The sizes of the chunks are seen anyway; at least the sum says less.
-    inner_len += inner.len();
-    inner.resize(inner.len() + padding::bucket(inner_len) - inner_len, 0);
-    let mut sealed = Vec::with_capacity(inner.len() + 64);
-    encoder.finish(&inner, &mut sealed)?;
-    send(sender, Sealed::Last(sealed.into())).await
-}
-
-async fn send(sender: &mpsc::Sender<Sealed>, sealed: Sealed) -> Result<(), End> {
-    sender.send(sealed).await.map_err(|_| End::Abandoned)
 }

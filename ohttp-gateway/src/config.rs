@@ -9,6 +9,7 @@ use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::outgoing::HttpVersion;
 use service::tls::TlsSettings;
 
 /// See `sample.toml` for what each field means.
@@ -29,6 +30,10 @@ pub struct Config {
     pub max_response_bytes: usize,
     #[serde(default = "default_idle_connections")]
     pub idle_connections: usize,
+    #[serde(default = "default_http2_connections")]
+    pub http2_connections: usize,
+    #[serde(default)]
+    pub target_http: HttpVersion,
     #[serde(default = "default_directory_path")]
     pub directory_path: String,
     #[serde(default = "default_feed_path")]
@@ -177,6 +182,10 @@ fn default_max_response_bytes() -> usize {
 
 fn default_idle_connections() -> usize {
     64
+}
+
+fn default_http2_connections() -> usize {
+    4
 }
 
 fn default_connections_of_address() -> u32 {

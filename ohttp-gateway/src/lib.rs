@@ -44,15 +44,16 @@ use axum::extract::{FromRequest as _, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, EXPECT};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use service::addresses::AddressLimits;
 use service::feed::{Asked, FeedMirror};
 use service::gateway_auth::GatewaySecret;
 use service::http::{RequestBody, Server};
 use service::mirror::{DIRECTORY, Keeping, Mirror};
+use service::outgoing::beside;
 use service::secret_file::SecretFileError;
 use service::start::Process;
-use service::tls::{IsCertified, Peers, ServerTls, TlsError};
+use service::tls::{IsCertified, Peers, Reload, ServerTls, TlsError};
 use service::{Problem, SharedClock, Shutdown, http_date};
 
 use binary_http::{InnerRequest, InnerResponse};
@@ -106,8 +107,6 @@ pub enum GatewayError {
     Target,
     #[error("`window_seconds` must be at least twice `date_seconds`, or replays would get through")]
     ReplayWindow,
-    #[error("the HTTP client cannot be set up")]
-    Client(#[source] reqwest::Error),
     #[error(transparent)]
     Secret(#[from] SecretFileError),
     #[error("TLS cannot be set up")]
@@ -127,10 +126,10 @@ struct Parts {
     relays: Relays,
     /// What the delivery service announces, fetched once for everybody, and where it is.
     directory: Mirror,
-    directory_url: Option<reqwest::Url>,
+    directory_url: Option<Uri>,
     feed: FeedMirror,
     /// That of the pointer.
-    feed_url: Option<reqwest::Url>,
+    feed_url: Option<Uri>,
     /// Of who sends requests; keys are for everybody.
     certificate_required: bool,
     replay: ReplaySettings,
@@ -181,8 +180,8 @@ impl Gateway {
             directory_url: targets.public(&config.directory_path),
             feed: FeedMirror::new(Arc::clone(&clock)),
             feed_url: targets.public(&format!("{}/latest", config.feed_path)),
+            upstream: Upstream::new(config, targets.bases(), secret.header_value())?,
             targets,
-            upstream: Upstream::new(config, secret.header_value())?,
             relays: Relays::load(&config.relays, config.relay_limit)?,
             certificate_required: config
                 .tls
@@ -295,11 +294,18 @@ pub async fn init(config: Config) -> Result<String, GatewayError> {
 /// # Errors
 /// The configuration is wrong or the address cannot be bound.
 pub async fn run(config: Config, process: Process) -> Result<(), GatewayError> {
-    let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Anybody, &process)?;
+    let tls = config
+        .tls
+        .as_ref()
+        .map(|settings| ServerTls::load(settings, Peers::Anybody))
+        .transpose()?;
     let addresses = AddressLimits::new(config.address_limits(), Arc::clone(&process.clock));
     keys::recognise(&config.keys)?;
     GatewaySecret::load(&config.gateway_secret_file)?;
     let gateway = Gateway::new(&config, process.clock, process.shutdown.clone())?;
+    let mut current: Vec<Arc<dyn Reload>> = vec![gateway.0.upstream.tls()];
+    current.extend(tls.clone().map(|tls| tls as Arc<dyn Reload>));
+    service::tls::keep_current(current, &process.commands, &process.shutdown);
     gateway.offer(&process.commands);
     let router = gateway.router();
     tokio::spawn(gateway.keep_keys(process.shutdown.clone()));
@@ -400,14 +406,14 @@ async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Reques
 enum Route {
     /// It asks the gateway itself.
     Own(InnerResponse),
-    Forward(InnerRequest, reqwest::Url),
+    Forward(InnerRequest, Uri),
 }
 
 impl Parts {
     async fn show_feed(&self, asked: Option<Asked>) -> Response {
         let fetch = |asked: Asked| async move {
             // Beside the pointer.
-            let url = self.feed_url.as_ref()?.join(&asked.path()).ok()?;
+            let url = beside(self.feed_url.as_ref()?, &asked.path())?;
             self.upstream.document(url, asked.document()).await
         };
         self.feed.show(asked, &self.shutdown, fetch).await

@@ -1,7 +1,7 @@
 //! The allow-list: what may be asked for, and where it really goes.
 
-use http::Method;
-use reqwest::Url;
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
 
 use crate::GatewayError;
 use crate::binary_http::InnerRequest;
@@ -15,7 +15,7 @@ struct Target {
     authority: String,
     methods: Vec<Method>,
     path_prefix: String,
-    forward_to: Url,
+    forward_to: Uri,
 }
 
 /// What can be asked of a target; `CONNECT` and `TRACE` make no sense through a gateway.
@@ -42,14 +42,17 @@ impl Targets {
     }
 
     /// Where the document at `path` is that is shown in the open, if a target gives it out.
-    pub(crate) fn public(&self, path: &str) -> Option<Url> {
+    pub(crate) fn public(&self, path: &str) -> Option<Uri> {
         let target = self
             .0
             .iter()
             .find(|target| target.methods.contains(&Method::GET) && target.covers(path))?;
-        let mut url = target.forward_to.clone();
-        url.set_path(path);
-        (url.path() == path).then_some(url)
+        target.at(path)
+    }
+
+    /// Where requests go: scheme and authority.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = Uri> {
+        self.0.iter().map(|target| target.forward_to.clone())
     }
 
     /// Whether `request` is for the origin of a listed target, whatever its path.
@@ -58,22 +61,19 @@ impl Targets {
     }
 
     /// Where `request` goes, if it may go anywhere.
-    pub(crate) fn locate(&self, request: &InnerRequest) -> Result<Url, Failure> {
-        for target in self.0.iter().filter(|target| target.matches(request)) {
-            let mut url = target.forward_to.clone();
-            url.set_path(&request.path);
-            // Whatever a URL parser makes of a path, only the one that was checked is sent.
-            if url.path() == request.path {
-                return Ok(url);
-            }
-        }
-        Err(Failure::TargetNotAllowed)
+    pub(crate) fn locate(&self, request: &InnerRequest) -> Result<Uri, Failure> {
+        let mut targets = self.0.iter().filter(|target| target.matches(request));
+        let url = targets.find_map(|target| target.at(&request.path));
+        url.ok_or(Failure::TargetNotAllowed)
     }
 }
 
 impl Target {
     fn new(settings: &TargetSettings) -> Result<Self, GatewayError> {
-        let forward_to = Url::parse(&settings.forward_to).map_err(|_| GatewayError::Target)?;
+        let forward_to: Uri = settings
+            .forward_to
+            .parse()
+            .map_err(|_| GatewayError::Target)?;
         let methods: Result<Vec<_>, _> = settings
             .methods
             .iter()
@@ -81,10 +81,11 @@ impl Target {
             .collect();
         let methods = methods.map_err(|_| GatewayError::Target)?;
         let are_known = methods.iter().all(|method| KNOWN.contains(method));
-        let is_base = matches!(forward_to.scheme(), "http" | "https")
+        // A URL of this library has no fragment, and no user that it would leave out.
+        let is_base = matches!(forward_to.scheme_str(), Some("http" | "https"))
             && forward_to.path() == "/"
             && forward_to.query().is_none()
-            && forward_to.fragment().is_none();
+            && !settings.forward_to.contains(['#', '@']);
         if !is_base || methods.is_empty() || !are_known || !settings.path_prefix.starts_with('/') {
             return Err(GatewayError::Target);
         }
@@ -95,6 +96,14 @@ impl Target {
             path_prefix: settings.path_prefix.clone(),
             forward_to,
         })
+    }
+
+    /// Whatever a parser makes of a path, only the one that was checked is asked for.
+    fn at(&self, path: &str) -> Option<Uri> {
+        let mut parts = self.forward_to.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+        let url = Uri::from_parts(parts).ok()?;
+        (url.path() == path && url.query().is_none()).then_some(url)
     }
 
     fn matches(&self, request: &InnerRequest) -> bool {
@@ -167,7 +176,7 @@ mod tests {
     #[test]
     fn a_listed_target_goes_where_the_operator_says() {
         let url = targets("/v1").locate(&request(Method::POST, "https", "DS.example", "/v1/x"));
-        assert_eq!(url.unwrap().as_str(), "http://127.0.0.1:9/v1/x");
+        assert_eq!(url.unwrap(), "http://127.0.0.1:9/v1/x");
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! The gateway's side towards the delivery service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use reqwest::{Client, Response, Url};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use service::body::{BodyError, read_at_most};
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GATEWAY_CHALLENGE};
 use service::mirror::{Document, Fetched};
+use service::outgoing::{Pool, PoolSettings, Running};
+use service::tls::{ClientTls, ClientTlsSettings};
 
 use crate::GatewayError;
 use crate::binary_http::{InnerRequest, InnerResponse};
@@ -22,114 +27,136 @@ const REQUEST_FIELDS: [HeaderName; 3] = [AUTHORIZATION, CONTENT_TYPE, ACCEPT];
 /// What of a response reaches the client.
 const RESPONSE_FIELDS: [HeaderName; 4] =
     [CONTENT_TYPE, WWW_AUTHENTICATE, RETRY_AFTER, CACHE_CONTROL];
-/// Less than the idle time of the delivery service's listener, so that no request meets a closing
-/// connection.
-const IDLE: Duration = Duration::from_secs(15);
+
+/// To all targets.
 pub(crate) struct Upstream {
-    client: Client,
+    pools: Vec<(Uri, Pool<Full<Bytes>>)>,
+    tls: Arc<ClientTls>,
     gateway_authorization: HeaderValue,
-    exchange: Duration,
+    patience: Duration,
     max_response_bytes: usize,
 }
 
 impl Upstream {
     pub(crate) fn new(
         config: &Config,
+        bases: impl Iterator<Item = Uri>,
         gateway_authorization: HeaderValue,
     ) -> Result<Self, GatewayError> {
-        let builder = Client::builder()
-            .http1_only()
-            .no_proxy()
-            .referer(false)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(config.connect_seconds))
-            .pool_max_idle_per_host(config.idle_connections)
-            .pool_idle_timeout(IDLE)
-            .tcp_nodelay(true);
-        let authorities = service::tls::private_authorities(config.target_ca_file.as_deref())
-            .map_err(GatewayError::Authorities)?;
-        let builder = match authorities {
-            Some(authorities) => authorities.iter().try_fold(
-                builder.tls_built_in_root_certs(false),
-                |builder, authority| {
-                    Ok(builder.add_root_certificate(reqwest::Certificate::from_der(authority)?))
-                },
-            ),
-            None => Ok(builder),
+        let tls = ClientTls::load(&ClientTlsSettings {
+            ca_file: config.target_ca_file.clone(),
+            ..ClientTlsSettings::default()
+        });
+        let tls = tls.map_err(GatewayError::Authorities)?;
+        let settings = PoolSettings {
+            addresses: Vec::new(),
+            http: config.target_http,
+            connect: Duration::from_secs(config.connect_seconds),
+            idle_connections: config.idle_connections,
+            http2_connections: config.http2_connections,
         };
-        let client = builder
-            .and_then(reqwest::ClientBuilder::build)
-            .map_err(GatewayError::Client)?;
+        let pool = |base: Uri| {
+            let pool = Pool::new(&settings, &base, &tls);
+            (base, pool)
+        };
         Ok(Self {
-            client,
+            pools: bases.map(pool).collect(),
+            tls,
             gateway_authorization,
-            exchange: Duration::from_secs(config.forward_seconds),
+            patience: Duration::from_secs(config.forward_seconds),
             max_response_bytes: config.max_response_bytes,
         })
+    }
+
+    pub(crate) fn tls(&self) -> Arc<ClientTls> {
+        Arc::clone(&self.tls)
     }
 
     /// Asks the delivery service at `url`, in the gateway's name.
     pub(crate) async fn forward(
         &self,
         request: InnerRequest,
-        url: Url,
+        url: Uri,
     ) -> Result<InnerResponse, Failure> {
-        let exchange = async { self.read_response(self.send(request, url).await?).await };
-        tokio::time::timeout(self.exchange, exchange)
+        let exchange = async {
+            let (response, _by) = self.send(request, url, false).await?;
+            self.read_response(response).await
+        };
+        tokio::time::timeout(self.patience, exchange)
             .await
             .unwrap_or(Err(Failure::Timeout))
     }
 
     /// The same, but an answer of unknown length is handed over with its content still to come.
-    pub(crate) async fn begin(&self, request: InnerRequest, url: Url) -> Result<Begun, Failure> {
+    pub(crate) async fn begin(&self, request: InnerRequest, url: Uri) -> Result<Begun, Failure> {
         let exchange = async {
-            let response = self.send(request, url).await?;
-            if response.content_length().is_some() {
+            let (response, by) = self.send(request, url, true).await?;
+            if response.body().size_hint().exact().is_some() {
                 return self.read_response(response).await.map(Begun::Whole);
             }
             let (status, fields) = read_head(&response)?;
             Ok(Begun::Stream(Streamed {
                 status,
                 fields,
-                content: response,
+                content: response.into_body(),
+                by,
             }))
         };
-        tokio::time::timeout(self.exchange, exchange)
+        tokio::time::timeout(self.patience, exchange)
             .await
             .unwrap_or(Err(Failure::Timeout))
     }
 
     /// A public document of the delivery service. `None`: it does not show it now.
-    pub(crate) async fn document(&self, url: Url, document: &Document) -> Option<Fetched> {
-        let request = self.client.get(url);
-        let sent = request
-            .header(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone())
-            .send();
-        document.read(sent.await.ok()?.into()).await
+    pub(crate) async fn document(&self, url: Uri, document: &Document) -> Option<Fetched> {
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = url;
+        let (response, _by) = self.exchange(request, false).await.ok()?;
+        document.read(response).await
     }
 
-    async fn send(&self, request: InnerRequest, url: Url) -> Result<Response, Failure> {
-        let mut fields = pick(&request.fields, &REQUEST_FIELDS);
-        fields.insert(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone());
-        self.client
-            .request(request.method, url)
-            .headers(fields)
-            .body(request.content)
-            .send()
-            .await
-            .map_err(|error| failure(&error))
+    async fn send(
+        &self,
+        request: InnerRequest,
+        url: Uri,
+        is_stream: bool,
+    ) -> Result<(Response<Incoming>, Running), Failure> {
+        let mut outer = Request::new(Full::new(request.content));
+        *outer.method_mut() = request.method;
+        *outer.uri_mut() = url;
+        *outer.headers_mut() = pick(&request.fields, &REQUEST_FIELDS);
+        self.exchange(outer, is_stream).await
     }
 
-    async fn read_response(&self, response: Response) -> Result<InnerResponse, Failure> {
+    /// In the gateway's name.
+    async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        is_stream: bool,
+    ) -> Result<(Response<Incoming>, Running), Failure> {
+        let headers = request.headers_mut();
+        headers.insert(GATEWAY_AUTHORIZATION, self.gateway_authorization.clone());
+        let to = request.uri();
+        let pool = self
+            .pools
+            .iter()
+            .find(|(base, _)| base.scheme() == to.scheme() && base.authority() == to.authority());
+        let (_, pool) = pool.ok_or(Failure::Unreachable)?;
+        let by = pool.take(is_stream);
+        let answer = pool.send(&by, request).await;
+        answer
+            .map(|response| (response, by))
+            .map_err(|_| Failure::Unreachable)
+    }
+
+    async fn read_response(&self, response: Response<Incoming>) -> Result<InnerResponse, Failure> {
         let (status, fields) = read_head(&response)?;
-        let body = http::Response::from(response).into_body();
-        let content =
-            read_at_most(body, self.max_response_bytes)
-                .await
-                .map_err(|error| match error {
-                    BodyError::TooLong => Failure::BadAnswer,
-                    BodyError::Broken(_) => Failure::Unreachable,
-                })?;
+        let content = read_at_most(response.into_body(), self.max_response_bytes)
+            .await
+            .map_err(|error| match error {
+                BodyError::TooLong => Failure::BadAnswer,
+                BodyError::Broken(_) => Failure::Unreachable,
+            })?;
         Ok(InnerResponse {
             status,
             fields,
@@ -148,17 +175,11 @@ pub(crate) enum Begun {
 pub(crate) struct Streamed {
     pub(crate) status: StatusCode,
     pub(crate) fields: HeaderMap,
-    content: Response,
+    pub(crate) content: Incoming,
+    pub(crate) by: Running,
 }
 
-impl Streamed {
-    /// The next piece of the content. `None`: that was all.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.content.chunk().await.map_err(|error| failure(&error))
-    }
-}
-
-fn read_head(response: &Response) -> Result<(StatusCode, HeaderMap), Failure> {
+fn read_head<B>(response: &Response<B>) -> Result<(StatusCode, HeaderMap), Failure> {
     let status = response.status();
     if status.is_redirection() || status.is_informational() || status.as_u16() > 599 {
         tracing::warn!("the delivery service gave an answer that is not passed on");
@@ -171,7 +192,7 @@ fn read_head(response: &Response) -> Result<(StatusCode, HeaderMap), Failure> {
     Ok((status, pick(response.headers(), &RESPONSE_FIELDS)))
 }
 
-fn is_meant_for_us(response: &Response) -> bool {
+fn is_meant_for_us<B>(response: &Response<B>) -> bool {
     response
         .headers()
         .get_all(WWW_AUTHENTICATE)
@@ -187,13 +208,4 @@ fn pick(from: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
         }
     }
     picked
-}
-
-/// The error's own text holds the URL and is not used.
-fn failure(error: &reqwest::Error) -> Failure {
-    if error.is_timeout() && !error.is_connect() {
-        Failure::Timeout
-    } else {
-        Failure::Unreachable
-    }
 }

@@ -16,7 +16,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use service::stream_limits::{StreamLimits, StreamOver};
 use service::{Problem, Shutdown};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 
@@ -47,8 +49,10 @@ pub(crate) const ANSWERED: &str = "encapsulated";
 pub(crate) enum Answer {
     /// The encapsulated response.
     Whole(Bytes),
-    /// An encapsulated response that is still coming in.
-    Streamed(Download),
+    /// A long one that is still coming in.
+    Long(Download),
+    /// A stream.
+    Live(Box<Live>),
     KeyProblem,
     DateProblem,
     /// The client's fault.
@@ -62,7 +66,7 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
-            Self::Whole(_) | Self::Streamed(_) => ANSWERED,
+            Self::Whole(_) | Self::Long(_) | Self::Live(_) => ANSWERED,
             Self::KeyProblem => "key_problem",
             Self::DateProblem => "date_problem",
             Self::Refused(fault) => fault.outcome(),
@@ -76,12 +80,12 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
             Self::Whole(body) => (encapsulated(OHTTP_RES), body).into_response(),
-            Self::Streamed(download) if download.is_chunked => {
+            Self::Live(live) => {
                 let incremental = [(INCREMENTAL, IS_INCREMENTAL)];
                 let headers = encapsulated(OHTTP_CHUNKED_RES);
-                (headers, incremental, Body::new(download)).into_response()
+                (headers, incremental, Body::new(*live)).into_response()
             }
-            Self::Streamed(download) => {
+            Self::Long(download) => {
                 let length = download
                     .announced
                     .map(|length| [(CONTENT_LENGTH, length.into())]);
@@ -182,24 +186,30 @@ pub(crate) async fn read(
         Some(whole) => Answer::Whole(whole),
         None => {
             let held = held.unwrap_or_default().freeze();
-            let download = Download::new(held, body, announced, false, bounds, slot);
-            Answer::Streamed(download)
+            let download = Download::new(held, body, announced, bounds, slot);
+            Answer::Long(download)
         }
     })
 }
 
-/// An answer that is passed on while it comes in.
+/// A long answer that is no stream, passed on while it comes in.
 pub(crate) struct Download {
     first: Option<Bytes>,
     pieces: mpsc::Receiver<Result<Bytes, Torn>>,
     announced: Option<u64>,
-    is_chunked: bool,
 }
 
 /// A torn answer: the client sees its connection or stream break off.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer breaks off")]
 pub(crate) struct Torn;
+
+impl Torn {
+    fn because(reason: &'static str) -> Self {
+        metrics::counter!("ohttp_relay_torn_answers_total", "reason" => reason).increment(1);
+        Self
+    }
+}
 
 /// Pieces of an answer that wait for the client, and their size. An answer that is no longer than
 /// all of them is taken from the gateway at once, whether the client takes it or not.
@@ -210,44 +220,25 @@ const PIECE: usize = 16 * 1024;
 const MOST_DRAINED: usize = 8 * 1024 * 1024;
 
 impl Download {
-    pub(crate) fn chunked(body: Incoming, bounds: &Bounds, slot: Slot) -> Self {
-        Self::new(Bytes::new(), body, None, true, bounds, slot)
-    }
-
     fn new(
         first: Bytes,
         body: Incoming,
         announced: Option<u64>,
-        is_chunked: bool,
         bounds: &Bounds,
         slot: Slot,
     ) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES);
-        let drains = is_chunked.then(|| (bounds.drain, Arc::clone(&bounds.drains)));
         let pump = Pump {
             body,
-            drains,
             sender,
             taken: first.len() as u64,
-            // A live stream has no size; it has an end.
-            max_bytes: (!is_chunked).then_some(bounds.max_bytes),
-            idle: if is_chunked {
-                bounds.stream_idle
-            } else {
-                bounds.answer
-            },
+            max_bytes: bounds.max_bytes,
         };
-        let whole = if is_chunked {
-            bounds.stream
-        } else {
-            bounds.answer
-        };
-        tokio::spawn(pump.run(whole, bounds.shutdown.clone(), bounds.grace, slot));
+        tokio::spawn(pump.run(bounds.clone(), slot));
         Self {
-            first: (!first.is_empty()).then_some(first),
+            first: Some(first),
             pieces,
             announced,
-            is_chunked,
         }
     }
 }
@@ -256,78 +247,39 @@ impl Download {
 /// nothing; the slot is free as soon as the gateway has said everything.
 struct Pump {
     body: Incoming,
-    /// Of a stream.
-    drains: Option<(Duration, Arc<Semaphore>)>,
     sender: mpsc::Sender<Result<Bytes, Torn>>,
     taken: u64,
-    max_bytes: Option<u64>,
-    idle: Duration,
+    max_bytes: u64,
 }
 
 impl Pump {
-    async fn run(mut self, whole: Duration, shutdown: Shutdown, grace: Duration, slot: Slot) {
+    async fn run(mut self, bounds: Bounds, slot: Slot) {
         let sender = self.sender.clone();
         let pumped = tokio::select! {
             pumped = self.pump() => pumped,
-            () = sleep(whole) => Err("time"),
-            () = shutdown.requested_before(grace) => Err("time"),
+            () = sleep(bounds.answer) => Err("time"),
+            () = bounds.shutdown.requested_before(bounds.grace) => Err("time"),
             // The client is gone.
-            () = sender.closed() => return self.drain(&shutdown, grace, slot).await,
+            () = sender.closed() => return,
         };
         let taken = self.taken;
         drop((self, slot));
         match pumped {
             Ok(()) => metrics::histogram!("ohttp_relay_response_bytes").record(taken as f64),
             Err(reason) => {
-                metrics::counter!("ohttp_relay_torn_answers_total", "reason" => reason)
-                    .increment(1);
-                let _ = sender.send(Err(Torn)).await;
+                let _ = sender.send(Err(Torn::because(reason))).await;
             }
         }
-    }
-
-    /// Takes a stream to its end all the same: when a client goes is nothing that the gateway is to
-    /// see. Not from a gateway that says much more than a client would wait for.
-    async fn drain(self, shutdown: &Shutdown, grace: Duration, slot: Slot) {
-        let Self {
-            mut body, drains, ..
-        } = self;
-        let Some((longest, drains)) = drains else {
-            return;
-        };
-        let Ok(_place) = drains.try_acquire() else {
-            return;
-        };
-        let read = async {
-            let mut left = MOST_DRAINED;
-            while let Some(Ok(frame)) = body.frame().await {
-                let len = frame.data_ref().map_or(0, Bytes::len);
-                match left.checked_sub(len) {
-                    Some(less) => left = less,
-                    None => return,
-                }
-            }
-        };
-        tokio::select! {
-            () = read => {}
-            () = sleep(longest) => {}
-            () = shutdown.requested_before(grace) => {}
-        }
-        drop(slot);
     }
 
     async fn pump(&mut self) -> Result<(), &'static str> {
-        loop {
-            let frame = tokio::time::timeout(self.idle, self.body.frame());
-            let Some(frame) = frame.await.map_err(|_| "idle")? else {
-                return Ok(());
-            };
+        while let Some(frame) = self.body.frame().await {
             // Trailers are left out, as all other fields.
             let Ok(mut data) = frame.map_err(|_| "broken")?.into_data() else {
                 continue;
             };
             self.taken += data.len() as u64;
-            if self.max_bytes.is_some_and(|most| self.taken > most) {
+            if self.taken > self.max_bytes {
                 return Err("too_large");
             }
             while !data.is_empty() {
@@ -336,7 +288,108 @@ impl Pump {
                 let _ = self.sender.send(Ok(piece)).await;
             }
         }
+        Ok(())
     }
+}
+
+/// A stream, each piece of which is passed on as soon as it has come. It has no size; it has an
+/// end.
+pub(crate) struct Live {
+    /// Until it is over.
+    open: Option<(Incoming, Slot)>,
+    limits: StreamLimits,
+    taken: u64,
+    bounds: Bounds,
+}
+
+impl Live {
+    pub(crate) fn new(body: Incoming, bounds: &Bounds, slot: Slot) -> Self {
+        Self {
+            open: Some((body, slot)),
+            limits: StreamLimits::new(
+                bounds.stream,
+                bounds.stream_idle,
+                &bounds.shutdown,
+                bounds.grace,
+            ),
+            taken: 0,
+            bounds: bounds.clone(),
+        }
+    }
+
+    fn tear(&mut self, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        self.open = None;
+        Poll::Ready(Some(Err(Torn::because(reason))))
+    }
+}
+
+impl http_body::Body for Live {
+    type Data = Bytes;
+    type Error = Torn;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Torn>>> {
+        while let Some((body, _)) = &mut self.open {
+            match Pin::new(body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    // Trailers are left out, as all other fields.
+                    if let Ok(data) = frame.into_data() {
+                        self.taken += data.len() as u64;
+                        self.limits.piece();
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return self.tear("broken"),
+                Poll::Ready(None) => {
+                    let taken = self.taken as f64;
+                    metrics::histogram!("ohttp_relay_response_bytes").record(taken);
+                    self.open = None;
+                }
+                Poll::Pending => {
+                    return match ready!(self.limits.poll_over(context)) {
+                        StreamOver::Idle => self.tear("idle"),
+                        StreamOver::Long | StreamOver::Ending => self.tear("time"),
+                    };
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Drop for Live {
+    /// When a client goes is nothing that the gateway is to see: what goes on is taken to its end.
+    fn drop(&mut self) {
+        let (Some((body, slot)), Ok(runtime)) = (self.open.take(), Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(drain(body, self.bounds.clone(), slot));
+    }
+}
+
+/// Takes a stream to its end. Not from a gateway that says much more than a client would wait for.
+async fn drain(mut body: Incoming, bounds: Bounds, slot: Slot) {
+    let Ok(_place) = bounds.drains.try_acquire() else {
+        return;
+    };
+    let read = async {
+        let mut left = MOST_DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(len) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = sleep(bounds.drain) => {}
+        () = bounds.shutdown.requested_before(bounds.grace) => {}
+    }
+    drop(slot);
 }
 
 impl http_body::Body for Download {

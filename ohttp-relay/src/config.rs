@@ -8,6 +8,7 @@ use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
+use service::outgoing::HttpVersion;
 use service::tls::{ClientTlsSettings, TlsSettings};
 
 use crate::RelayError;
@@ -92,19 +93,6 @@ pub struct GatewaySettings {
     pub relay_secret_file: Option<PathBuf>,
     #[serde(default)]
     pub tls: ClientTlsSettings,
-}
-
-/// The version of HTTP that is spoken to a gateway.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum HttpVersion {
-    /// HTTP/2 where the gateway's TLS chooses it, else HTTP/1.1.
-    #[default]
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "1.1")]
-    Http1,
-    #[serde(rename = "2")]
-    Http2,
 }
 
 impl ServiceConfig for Config {

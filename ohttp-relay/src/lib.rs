@@ -15,7 +15,6 @@
 
 mod answer;
 mod config;
-mod connector;
 mod padding;
 mod request;
 mod slots;
@@ -40,7 +39,7 @@ use service::tls::{Peers, Reload, ServerTls, TlsError};
 use service::{SharedClock, Shutdown};
 
 use answer::{ANSWERED, Answer};
-pub use config::{Config, GatewaySettings, HttpVersion};
+pub use config::{Config, GatewaySettings};
 pub use padding::Padding;
 use request::Upload;
 use upstream::Upstream;

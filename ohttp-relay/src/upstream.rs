@@ -8,52 +8,32 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use service::addresses::AddressPlace;
 use service::body::{BodyError, read_at_most};
 use service::feed::Asked;
 use service::gateway_auth::{GatewaySecret, RELAY_AUTHORIZATION};
 use service::mirror::{DIRECTORY, Document, FEED, Fetched, KEYS};
+use service::outgoing::{NoAnswer, Pool, PoolSettings, Running, beside};
 use service::problem::PROBLEM_JSON;
 use service::tls::ClientTls;
 use service::{Problem, Shutdown};
 use tokio::sync::Semaphore;
 
 use crate::answer::{
-    self, Answer, Bounds, DATE_PROBLEM, Download, INCREMENTAL, IS_INCREMENTAL, OHTTP_CHUNKED_RES,
+    self, Answer, Bounds, DATE_PROBLEM, INCREMENTAL, IS_INCREMENTAL, Live, OHTTP_CHUNKED_RES,
     OHTTP_KEY_PROBLEM, OHTTP_RES,
 };
-use crate::config::{Config, GatewaySettings, HttpVersion};
-use crate::connector::Connector;
+use crate::config::{Config, GatewaySettings};
 use crate::request::Upload;
 use crate::slots::{Slot, Slots};
 use crate::{Form, OHTTP_CHUNKED_REQ, OHTTP_REQ, RelayError};
 
 /// A problem document that is longer than this is not looked at.
 const MAX_PROBLEM_BYTES: usize = 4096;
-/// Less than the idle time of our gateway's listener, so that no request meets a closing
-/// connection.
-const IDLE: Duration = Duration::from_secs(15);
-/// A gateway that answers no ping for so long is gone, and its connection with it.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a gateway may send ahead of the client, on a stream. The connection adds no bound of its
-/// own (RFC 9113 §6.9.1): a few clients that take nothing would close it for all the others.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// What is sent ahead of the gateway, on a stream.
-const SEND_BUFFER: usize = 64 * 1024;
-/// The longest head of an answer, and how many fields it may have.
-const MAX_HEAD_BYTES: u32 = 16 * 1024;
-const MAX_FIELDS: usize = 64;
-
 type Outgoing = Either<Upload, Empty<Bytes>>;
 
 pub(crate) struct Upstream {
-    /// Each with connections of its own: one HTTP/2 connection takes as many requests at once as
-    /// the gateway lets it, and long polls are many.
-    clients: Box<[Client<Connector, Outgoing>]>,
+    pool: Pool<Outgoing>,
     slots: Slots,
     gateway: Uri,
     keys: Uri,
@@ -75,12 +55,12 @@ impl Upstream {
         let gateway = gateway_uri(&settings.url)?;
         let keys = match &settings.keys_url {
             Some(url) => gateway_uri(url)?,
-            None => beside(&gateway, KEYS.name)?,
+            None => beside(&gateway, KEYS.name).ok_or(RelayError::GatewayUrl)?,
         };
-        let directory = beside(&gateway, DIRECTORY.name)?;
+        let directory = beside(&gateway, DIRECTORY.name).ok_or(RelayError::GatewayUrl)?;
         let feed = match &settings.feed_url {
             Some(url) => gateway_uri(url)?,
-            None => beside(&gateway, FEED.name)?,
+            None => beside(&gateway, FEED.name).ok_or(RelayError::GatewayUrl)?,
         };
         let secret = settings
             .relay_secret_file
@@ -88,36 +68,16 @@ impl Upstream {
             .map(GatewaySecret::load_or_create)
             .transpose()?;
         let tls = ClientTls::load(&settings.tls)?;
-        let connector = Connector::new(
-            settings.addresses.clone(),
-            Arc::clone(&tls),
-            settings.http,
-            Duration::from_secs(config.connect_seconds),
-        );
-        let connections = match settings.http {
-            HttpVersion::Http1 => 1,
-            HttpVersion::Auto | HttpVersion::Http2 => config.http2_connections.max(1),
+        let pool = PoolSettings {
+            addresses: settings.addresses.clone(),
+            http: settings.http,
+            connect: Duration::from_secs(config.connect_seconds),
+            idle_connections: config.idle_connections,
+            http2_connections: config.http2_connections,
         };
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(config.idle_connections.div_ceil(connections))
-            .http1_max_headers(MAX_FIELDS)
-            .http2_only(settings.http == HttpVersion::Http2)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_max_send_buf_size(SEND_BUFFER)
-            .http2_max_header_list_size(MAX_HEAD_BYTES)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true);
         Ok(Self {
-            clients: (0..connections)
-                .map(|_| builder.build(connector.clone()))
-                .collect(),
-            slots: Slots::new(connections, config.max_requests),
+            pool: Pool::new(&pool, &gateway, &tls),
+            slots: Slots::new(config.max_requests),
             gateway,
             keys,
             directory,
@@ -146,7 +106,7 @@ impl Upstream {
     /// gateway gets the same head for every client, and only the body is the client's.
     async fn send(
         &self,
-        connection: usize,
+        by: &Running,
         method: Method,
         uri: &Uri,
         form: Option<Form>,
@@ -169,17 +129,11 @@ impl Upstream {
         if let Some(authorization) = &self.authorization {
             headers.insert(RELAY_AUTHORIZATION, authorization.clone());
         }
-        // The error's own text may hold the gateway's address and is not used.
-        self.clients[connection]
-            .request(request)
-            .await
-            .map_err(|error| {
-                if error.is_connect() {
-                    "connect"
-                } else {
-                    "broken"
-                }
-            })
+        let answer = self.pool.send(by, request).await;
+        answer.map_err(|no_answer| match no_answer {
+            NoAnswer::Connect => "connect",
+            NoAnswer::Broken => "broken",
+        })
     }
 
     /// Passes `upload` to the gateway, and its answer back.
@@ -189,17 +143,12 @@ impl Upstream {
         form: Form,
         of_address: Option<AddressPlace>,
     ) -> Answer {
-        let Some(slot) = self.slots.take(of_address) else {
+        let by = || self.pool.take(form == Form::Chunked);
+        let Some(slot) = self.slots.take(by, of_address) else {
             return Answer::Busy;
         };
         let body = Either::Left(upload);
-        let sent = self.send(
-            slot.connection(),
-            Method::POST,
-            &self.gateway,
-            Some(form),
-            body,
-        );
+        let sent = self.send(&slot.by, Method::POST, &self.gateway, Some(form), body);
         let answered = tokio::time::timeout(self.forward, sent)
             .await
             .unwrap_or(Err("timeout"));
@@ -222,9 +171,9 @@ impl Upstream {
                 Form::Whole if has_content_type(&head.headers, OHTTP_RES) => {
                     answer::read(body, &self.bounds, slot).await
                 }
-                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => Ok(
-                    Answer::Streamed(Download::chunked(body, &self.bounds, slot)),
-                ),
+                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => {
+                    Ok(Answer::Live(Box::new(Live::new(body, &self.bounds, slot))))
+                }
                 _ => Err("not_ohttp"),
             };
         }
@@ -273,7 +222,8 @@ impl Upstream {
 
     async fn document(&self, uri: &Uri, document: &Document) -> Option<Fetched> {
         let empty = Either::Right(Empty::new());
-        let sent = self.send(self.slots.least(), Method::GET, uri, None, empty);
+        let by = self.pool.take(false);
+        let sent = self.send(&by, Method::GET, uri, None, empty);
         document.read(sent.await.ok()?).await
     }
 }
@@ -291,15 +241,6 @@ fn gateway_uri(url: &str) -> Result<Uri, RelayError> {
     }
 }
 
-/// The resource `name` in the same directory as `uri`.
-fn beside(uri: &Uri, name: &str) -> Result<Uri, RelayError> {
-    let directory = uri.path().rsplit_once('/').map_or("", |(before, _)| before);
-    let mut parts = uri.clone().into_parts();
-    let path = format!("{directory}/{name}");
-    parts.path_and_query = Some(path.parse().map_err(|_| RelayError::GatewayUrl)?);
-    Uri::from_parts(parts).map_err(|_| RelayError::GatewayUrl)
-}
-
 fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
     headers
         .get(CONTENT_TYPE)
@@ -315,7 +256,7 @@ mod tests {
     fn the_keys_are_beside_the_gateway_unless_something_else_is_said() {
         let keys_of = |url: &str| {
             let uri = gateway_uri(url)?;
-            beside(&uri, "ohttp-keys").map(|keys| keys.to_string())
+            Ok(beside(&uri, "ohttp-keys").unwrap().to_string())
         };
         assert_eq!(
             keys_of("https://g.example").unwrap(),

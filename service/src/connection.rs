@@ -29,6 +29,7 @@ use tower::ServiceExt;
 
 use crate::addresses::{AddressLimits, AddressPlace, Admitted, TooMany};
 use crate::floods::{Budget, Counting};
+use crate::gathered::{Outlet, gathered};
 use crate::limits::{Accepting, busy};
 use crate::problem::Problem;
 use crate::proxy;
@@ -314,6 +315,7 @@ where
     // How a connection ends (reset, timeout, malformed head) is the peer's business.
     if is_http2 {
         let stream = Counting::new(stream, PREFACE.len(), limits.max_streams, budget);
+        let (stream, mut outlet) = gathered(stream);
         let mut builder = http2::Builder::new(Streams { patience: idle });
         let connection = builder
             .timer(TokioTimer::new())
@@ -327,7 +329,7 @@ where
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let left = tokio::select! {
-            _ = connection.as_mut() => return,
+            () = driven(connection.as_mut(), &mut outlet) => return,
             () = common.shutdown.requested() => None,
             () = activity.ceased(idle) => Some(idle),
             () = activity.gives_way() => Some(GONE_WITHIN),
@@ -337,6 +339,7 @@ where
             return;
         }
         connection.as_mut().graceful_shutdown();
+        let connection = std::pin::pin!(driven(connection, &mut outlet));
         end(connection, left, &activity).await;
     } else {
         let connection = http1::Builder::new()
@@ -358,6 +361,18 @@ where
         connection.as_mut().graceful_shutdown();
         end(connection, left, &activity).await;
     }
+}
+
+/// A connection, and the writes of what it has gathered.
+async fn driven<S: AsyncWrite + Unpin>(
+    mut connection: Pin<&mut impl Future>,
+    outlet: &mut Outlet<S>,
+) {
+    std::future::poll_fn(|context| {
+        let polled = connection.as_mut().poll(context);
+        outlet.after(polled.map(|_| ()), context)
+    })
+    .await;
 }
 
 /// Lets what runs come to its end. Where nothing runs after `left`, what is left is what the peer

@@ -1,4 +1,4 @@
-//! Connections to a gateway, in the clear or by TLS.
+//! Connections to another operator's listener, in the clear or by TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,18 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use service::tls::ClientTls;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower::Service;
 
-use crate::config::HttpVersion;
+use crate::outgoing::HttpVersion;
+use crate::tls::ClientTls;
 
+/// As much is read at once of a connection on which several answers come at the same time.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Makes connections.
 #[derive(Clone)]
 pub(crate) struct Connector {
     tcp: HttpConnector,
@@ -30,18 +34,18 @@ pub(crate) struct Connector {
     patience: Duration,
 }
 
-/// The nodes of one gateway, where they are listed. New connections all go to the node that took
-/// the last one, as long as it takes them: it remembers every request that it opened (RFC 9458
-/// §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not made, so
+/// The nodes behind one URL, where they are listed. New connections all go to the node that took
+/// the last one, as long as it takes them: a gateway remembers every request that it opened
+/// (RFC 9458 §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not made, so
 /// the next node may be asked.
 struct Nodes {
     addresses: Vec<SocketAddr>,
     current: AtomicUsize,
 }
 
-/// Why there is no connection. Never shown: the text of its causes may name the gateway's address.
+/// Why there is no connection. It has no causes: their text may name the address.
 #[derive(Debug, thiserror::Error)]
-#[error("the gateway cannot be connected to")]
+#[error("the other side cannot be connected to")]
 pub(crate) struct ConnectError;
 
 impl Connector {
@@ -68,17 +72,17 @@ impl Connector {
         }
     }
 
-    async fn connect(self, gateway: Uri) -> Result<GatewayStream, ConnectError> {
+    async fn connect(self, to: Uri) -> Result<Outgoing, ConnectError> {
         let Nodes { addresses, current } = &*self.nodes;
         if addresses.is_empty() {
-            return self.connect_to(&gateway, None, self.patience).await;
+            return self.connect_to(&to, None, self.patience).await;
         }
         // One that answers nothing leaves time for the others.
         let patience = self.patience / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         let first = current.load(Ordering::Relaxed);
         for node in (first..addresses.len()).chain(0..first) {
             let address = addresses.get(node).copied();
-            if let Ok(stream) = self.connect_to(&gateway, address, patience).await {
+            if let Ok(stream) = self.connect_to(&to, address, patience).await {
                 current.store(node, Ordering::Relaxed);
                 return Ok(stream);
             }
@@ -88,22 +92,18 @@ impl Connector {
 
     async fn connect_to(
         &self,
-        gateway: &Uri,
+        to: &Uri,
         address: Option<SocketAddr>,
         patience: Duration,
-    ) -> Result<GatewayStream, ConnectError> {
-        tokio::time::timeout(patience, self.open(gateway, address))
+    ) -> Result<Outgoing, ConnectError> {
+        tokio::time::timeout(patience, self.open(to, address))
             .await
             .unwrap_or(Err(ConnectError))
     }
 
-    async fn open(
-        &self,
-        gateway: &Uri,
-        address: Option<SocketAddr>,
-    ) -> Result<GatewayStream, ConnectError> {
-        let is_tls = gateway.scheme() == Some(&http::uri::Scheme::HTTPS);
-        let host = gateway.host().unwrap_or_default();
+    async fn open(&self, to: &Uri, address: Option<SocketAddr>) -> Result<Outgoing, ConnectError> {
+        let is_tls = to.scheme() == Some(&http::uri::Scheme::HTTPS);
+        let host = to.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError)?;
         let tcp = match address {
@@ -111,15 +111,20 @@ impl Connector {
                 let tcp = TcpStream::connect(address).await;
                 let tcp = tcp.map_err(|_| ConnectError)?;
                 tcp.set_nodelay(true).map_err(|_| ConnectError)?;
-                TokioIo::new(tcp)
+                tcp
             }
             None => {
-                let connected = self.tcp.clone().call(gateway.clone()).await;
-                connected.map_err(|_| ConnectError)?
+                let connected = self.tcp.clone().call(to.clone()).await;
+                connected.map_err(|_| ConnectError)?.into_inner()
             }
         };
         if !is_tls {
-            return Ok(GatewayStream::Plain(tcp));
+            return Ok(match self.http {
+                HttpVersion::Http2 => {
+                    Outgoing::new(BufReader::with_capacity(READ_BUFFER, tcp), false)
+                }
+                HttpVersion::Auto | HttpVersion::Http1 => Outgoing::new(tcp, false),
+            });
         }
         let config = self.tls.current();
         let offered: &[u8] = match self.http {
@@ -135,99 +140,95 @@ impl Connector {
             Arc::new(config)
         };
         let stream = TlsConnector::from(config)
-            .connect(name, tcp.into_inner())
+            .connect(name, tcp)
             .await
             .map_err(|_| ConnectError)?;
-        Ok(GatewayStream::Tls(Box::new(TokioIo::new(stream))))
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Outgoing::new(stream, is_http2))
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = GatewayStream;
+    type Response = Outgoing;
     type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<GatewayStream, ConnectError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Outgoing, ConnectError>> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, gateway: Uri) -> Self::Future {
+    fn call(&mut self, to: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(connector.connect(gateway))
+        Box::pin(connector.connect(to))
     }
 }
 
-pub(crate) enum GatewayStream {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+/// What a connection can do, whatever it is made of.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A connection.
+pub(crate) struct Outgoing {
+    io: TokioIo<Box<dyn Stream>>,
+    /// TLS has chosen it.
+    is_http2: bool,
 }
 
-impl Connection for GatewayStream {
-    fn connected(&self) -> Connected {
-        match self {
-            Self::Plain(_) => Connected::new(),
-            Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            Self::Tls(_) => Connected::new(),
+impl Outgoing {
+    fn new(stream: impl Stream + 'static, is_http2: bool) -> Self {
+        Self {
+            io: TokioIo::new(Box::new(stream)),
+            is_http2,
         }
     }
 }
 
-impl Read for GatewayStream {
+impl Connection for Outgoing {
+    fn connected(&self) -> Connected {
+        match self.is_http2 {
+            true => Connected::new().negotiated_h2(),
+            false => Connected::new(),
+        }
+    }
+}
+
+impl Read for Outgoing {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
 
-impl Write for GatewayStream {
+impl Write for Outgoing {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.io.is_write_vectored()
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-        }
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

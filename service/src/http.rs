@@ -285,6 +285,8 @@ impl Collected {
             Ok(whole.freeze())
         };
         let body = tokio::select! {
+            // Most bodies are there: no timer for them.
+            biased;
             read = read => read?,
             () = given_way(give_way) => return Err(CollectError::NoRoom),
             () = tokio::time::sleep(Duration::from_secs(limits.body_read_seconds)) => {

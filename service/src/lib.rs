@@ -1,5 +1,5 @@
 //! The start-up kit of every mimimi binary: configuration, tracing, metrics and the admin listener,
-//! graceful shutdown, the HTTP server, TLS, problem documents, secret files, how a store is founded
+//! graceful shutdown, the HTTP server, connections to other operators, TLS, problem documents, secret files, how a store is founded
 //! and recognised again ([`founding`], [`high_water`]), and the clock.
 //!
 //! It knows nothing of messaging, so that the operator of the relay can audit it in one sitting.
@@ -15,17 +15,20 @@ pub mod body;
 pub mod bound_files;
 pub mod config;
 mod connection;
+mod connector;
 pub mod directory;
 pub mod feed;
 mod floods;
 pub mod founding;
 pub mod gateway_auth;
+mod gathered;
 pub mod high_water;
 pub mod http;
 mod limits;
 pub mod logging;
 pub mod mirror;
 mod observe;
+pub mod outgoing;
 pub mod probe;
 pub mod problem;
 mod process;
@@ -36,6 +39,7 @@ pub mod secret_file;
 pub mod shutdown;
 pub mod sparse;
 pub mod start;
+pub mod stream_limits;
 pub mod tls;
 mod uploads;
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{
     DATE, NOW, OHTTP_KEY, Served, Target, gateway_config, http_client, http_date, inner, serve,
-    target,
+    serve_within, target,
 };
 
 type Pieces = mpsc::Receiver<io::Result<Bytes>>;
@@ -96,7 +96,7 @@ async fn path_to(target: &Served, settings: &str) -> Path {
     let config: ohttp_gateway::Config = service::config::parse(&text).unwrap();
     let (trigger, shutdown) = Shutdown::channel();
     let router = ohttp_gateway::router(&config, MovedClock::at(NOW), shutdown).unwrap();
-    let gateway = serve(router).await;
+    let gateway = serve_within(config.limits, router).await;
     let http = http_client();
     let keys = http.get(gateway.url("/ohttp-keys")).send().await.unwrap();
     let keys = keys.bytes().await.unwrap();
@@ -389,7 +389,7 @@ async fn a_stream_is_cut_at_each_of_its_limits() {
 #[tokio::test]
 async fn a_stream_that_nobody_reads_lets_go_of_the_target_in_time() {
     let (target, pieces) = live_target().await;
-    let path = path_to(&target, "stream = { total_seconds = 3 }").await;
+    let path = path_to(&target, "limits = { header_read_seconds = 3 }").await;
     let _unread = path.ask(&dated("/v1/live")).await;
     // More than the buffers on the way hold, until nobody takes it any more.
     let endless = async { while pieces.send(Ok(vec![7; 100_000].into())).await.is_ok() {} };

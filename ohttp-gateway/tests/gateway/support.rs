@@ -38,15 +38,14 @@ impl Served {
 }
 
 pub(crate) async fn serve(router: Router) -> Served {
+    serve_within(Limits::default(), router).await
+}
+
+pub(crate) async fn serve_within(limits: Limits, router: Router) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (trigger, shutdown) = Shutdown::channel();
-    tokio::spawn(service::http::serve(
-        listener,
-        router,
-        Limits::default(),
-        shutdown,
-    ));
+    tokio::spawn(service::http::serve(listener, router, limits, shutdown));
     Served {
         address,
         _trigger: trigger,
