@@ -84,11 +84,16 @@ impl ResponseKey {
         out.reserve_exact(plaintext.len() + TAG_LEN);
         out.extend_from_slice(plaintext);
         let content = out.get_mut(start..).unwrap_or_default();
-        let tag = self
+        let sealed = self
             .key
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), content)
-            .map_err(|_| SealError::Backend)?;
-        out.extend_from_slice(tag.as_ref());
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), content);
+        match sealed {
+            Ok(tag) => out.extend_from_slice(tag.as_ref()),
+            Err(_) => {
+                out.truncate(start);
+                return Err(SealError::Backend);
+            }
+        }
         Ok(())
     }
 

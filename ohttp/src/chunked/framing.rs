@@ -21,7 +21,8 @@ const FINAL: &[u8] = b"final";
 
 /// Seals one chunk after the other. An error is for good.
 pub(crate) trait Seal {
-    fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError>;
+    /// Appends [`TAG_LEN`] bytes more than `plaintext` has.
+    fn seal(&mut self, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError>;
 }
 
 /// Opens one chunk after the other.
@@ -73,10 +74,8 @@ impl<S: Seal> ChunkWriter<S> {
     /// Appends `plaintext` in as many chunks as it takes: none if it is empty.
     pub(crate) fn write(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
         for piece in plaintext.chunks(MAX_CHUNK_LEN) {
-            let sealed = self.seal(NOT_FINAL, piece)?;
-            out.append(&mut self.prefix);
-            varint::put(sealed.len() as u64, out);
-            out.extend_from_slice(&sealed);
+            let sealed_len = piece.len() + TAG_LEN;
+            self.seal(NOT_FINAL, sealed_len as u64, piece, out)?;
         }
         Ok(())
     }
@@ -86,18 +85,23 @@ impl<S: Seal> ChunkWriter<S> {
         let before = plaintext.len().saturating_sub(1) / MAX_CHUNK_LEN * MAX_CHUNK_LEN;
         let (pieces, last) = plaintext.split_at(before);
         self.write(pieces, out)?;
-        let sealed = self.seal(FINAL, last)?;
-        out.append(&mut self.prefix);
-        varint::put(0, out);
-        out.extend_from_slice(&sealed);
+        self.seal(FINAL, 0, last, out)?;
         Ok(self.sealer)
     }
 
-    fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
+    fn seal(
+        &mut self,
+        aad: &[u8],
+        length: u64,
+        plaintext: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
         self.budget
             .take(plaintext.len() + TAG_LEN)
             .ok_or(SealError::Exhausted)?;
-        self.sealer.seal(aad, plaintext)
+        out.append(&mut self.prefix);
+        varint::put(length, out);
+        self.sealer.seal(aad, plaintext, out)
     }
 }
 
@@ -235,8 +239,15 @@ mod tests {
     }
 
     impl Seal for Transparent {
-        fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-            Ok([plaintext, &tag(aad)].concat())
+        fn seal(
+            &mut self,
+            aad: &[u8],
+            plaintext: &[u8],
+            out: &mut Vec<u8>,
+        ) -> Result<(), SealError> {
+            out.extend_from_slice(plaintext);
+            out.extend_from_slice(&tag(aad));
+            Ok(())
         }
     }
 

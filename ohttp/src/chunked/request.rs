@@ -8,8 +8,9 @@ use crate::session::{self, Kind, Session};
 use crate::suite::{Aead, HEADER_LEN};
 
 impl Seal for Session {
-    fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        Self::seal(self, aad, plaintext)
+    fn seal(&mut self, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        out.extend_from_slice(&Self::seal(self, aad, plaintext)?);
+        Ok(())
     }
 }
 

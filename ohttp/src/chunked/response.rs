@@ -6,10 +6,8 @@ use crate::response_key::ResponseKey;
 use crate::session::ResponseSecret;
 
 impl Seal for ResponseKey {
-    fn seal(&mut self, aad: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
-        let mut sealed = Vec::new();
-        Self::seal(self, aad, plaintext, &mut sealed)?;
-        Ok(sealed)
+    fn seal(&mut self, aad: &[u8], plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), SealError> {
+        Self::seal(self, aad, plaintext, out)
     }
 }
 
