@@ -21,14 +21,16 @@ use protocol::follow::{
 };
 use protocol::ids::Position;
 use protocol::{WIRE_VERSION, Wire as _};
+use service::shutdown::Shutdown;
 use tls_codec::Size as _;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
-use tokio::time::{Interval, MissedTickBehavior, Sleep};
+use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::departures::Departures;
 use crate::load::{Busy, Place};
 use crate::server::Server;
-use crate::streams::{Append, Handed, MOST_WAITING, Topic, in_frames};
+use crate::streams::{Aboard, Append, Handed, MOST_WAITING, Topic, in_frames};
 
 /// Why a stream does not begin.
 pub(crate) enum NoStream {
@@ -69,9 +71,12 @@ struct Follower {
     beat: Interval,
     /// Where other nodes write, too: when a live stream looks for that.
     again: Option<Interval>,
-    over: Pin<Box<Sleep>>,
+    /// The announced time, or that of this process.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_over: bool,
     handed: broadcast::Receiver<Handed>,
+    /// Of a live stream.
+    aboard: Option<Aboard>,
     _topic: Arc<Topic>,
     /// As of a read that waits.
     _seat: Arc<Notify>,
@@ -113,6 +118,7 @@ impl Server {
         self.draw(bucket, bytes, offered).await?;
         // Before the store is read: from here on nothing is missed.
         let (topic, handed) = self.streams.subscribe(row);
+        let aboard = (request.pace == Pace::Live).then(|| topic.enter());
         let first = self
             .look(&mut View::default(), |view, env| {
                 FollowJournal::read(&request, view, env)
@@ -134,16 +140,18 @@ impl Server {
             looks: false,
             waits_to_look: false,
             beats: 0,
-            beat: interval(beat_ms).await,
+            beat: interval(beat_ms, &self.streams.departures),
             again: match self.settings.look_again_ms {
-                Some(ms) => Some(interval(u32::try_from(ms).unwrap_or(u32::MAX)).await),
+                Some(ms) => {
+                    let ms = u32::try_from(ms).unwrap_or(u32::MAX);
+                    Some(interval(ms, &self.streams.departures))
+                }
                 None => None,
             },
-            over: Box::pin(tokio::time::sleep(Duration::from_secs(
-                settings.seconds.into(),
-            ))),
+            over: Box::pin(over(self.shutdown.clone(), settings.seconds)),
             is_over: false,
             handed,
+            aboard,
             _topic: topic,
             _seat: seat,
             _place: stream_place,
@@ -171,12 +179,22 @@ impl Server {
     }
 }
 
-/// Its first tick is over.
-async fn interval(ms: u32) -> Interval {
-    let mut interval = tokio::time::interval(Duration::from_millis(ms.max(1).into()));
+async fn over(shutdown: Shutdown, seconds: u32) {
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {}
+    }
+}
+
+/// Ticks that come together with those of other streams: all are departures, unless the time
+/// between two is no multiple of that between departures.
+fn interval(ms: u32, departures: &Departures) -> Interval {
+    let period = Duration::from_millis(ms.max(1).into());
+    // The first one not later than announced.
+    let first = departures.after(period.saturating_sub(Departures::PERIOD));
+    let mut interval = tokio::time::interval_at(first, period);
     // Whoever takes frames late gets none that belong to a time that is over.
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval.tick().await;
     interval
 }
 
@@ -193,7 +211,7 @@ enum Tell {
 enum News {
     Beat,
     Again,
-    Handed(Result<Handed, RecvError>),
+    Departure,
     Over,
 }
 
@@ -248,19 +266,23 @@ impl Follower {
         };
         let again = async {
             match &mut self.again {
-                Some(again) => again.tick().await,
+                Some(again) => drop(again.tick().await),
                 None => std::future::pending().await,
             }
         };
-        let server = Arc::clone(&self.server);
+        let aboard = &self.aboard;
+        let departure = async {
+            match aboard {
+                Some(aboard) => aboard.departs().await,
+                None => std::future::pending().await,
+            }
+        };
         let news = tokio::select! {
             biased;
-            () = server.shutdown.requested() => News::Over,
             () = &mut self.over => News::Over,
-            // A frame that goes out is a beat, too.
-            handed = self.handed.recv() => News::Handed(handed),
+            () = departure => News::Departure,
             _ = self.beat.tick() => News::Beat,
-            _ = again => News::Again,
+            () = again => News::Again,
             () = later => News::Again,
         };
         match news {
@@ -268,17 +290,13 @@ impl Follower {
             // It is looked for, whoever was to hand something over.
             News::Beat => self.look(Tell::All).await,
             News::Again => self.look(Tell::News).await,
-            News::Handed(handed) => {
-                if self.is_told(&handed) {
-                    return;
-                }
-                tokio::time::sleep(delay()).await;
-                self.handed(handed);
-                // What came meanwhile goes out with it.
-                while !self.looks && !self.is_over {
+            News::Departure => {
+                while !self.is_over {
                     match self.handed.try_recv() {
-                        Ok(handed) => self.handed(Ok(handed)),
-                        Err(TryRecvError::Lagged(by)) => self.handed(Err(RecvError::Lagged(by))),
+                        // A look finds all that was handed over before it.
+                        Ok(_) if self.looks => {}
+                        Ok(handed) => self.handed(handed),
+                        Err(TryRecvError::Lagged(_)) => self.end(FrameKind::Behind),
                         Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                     }
                 }
@@ -286,30 +304,25 @@ impl Follower {
         }
     }
 
-    /// Whether a hint says what was told already.
-    fn is_told(&self, handed: &Result<Handed, RecvError>) -> bool {
-        matches!(handed, Ok(Handed::Append(append)) if append.stretch.head.next <= self.next)
-    }
-
     /// Live: makes ready what was handed over.
-    fn handed(&mut self, handed: Result<Handed, RecvError>) {
+    fn handed(&mut self, handed: Handed) {
         match handed {
-            Ok(Handed::Append(append)) if append.stretch.first == self.next => {
+            Handed::Append(append) if append.stretch.first == self.next => {
                 self.ready.push_back(append.frames(self.frame_len));
                 self.told(&append.stretch);
             }
-            Ok(Handed::Append(append)) if append.stretch.head.next <= self.next => {}
+            // It was told already.
+            Handed::Append(append) if append.stretch.head.next <= self.next => {}
             // Something before it was not handed over.
-            Ok(Handed::Append(_) | Handed::Look) => self.looks = true,
-            Err(RecvError::Lagged(_) | RecvError::Closed) => self.end(FrameKind::Behind),
+            Handed::Append(_) | Handed::Look => self.looks = true,
         }
     }
 
     /// After the beat: makes one frame ready.
     async fn even(&mut self) {
-        let server = Arc::clone(&self.server);
         if self.is_over {
             // The last frames come like all others.
+            let server = Arc::clone(&self.server);
             tokio::select! {
                 () = server.shutdown.requested() => {}
                 _ = self.beat.tick() => {}
@@ -318,7 +331,6 @@ impl Follower {
         }
         let is_over = tokio::select! {
             biased;
-            () = server.shutdown.requested() => true,
             () = &mut self.over => true,
             _ = self.beat.tick() => false,
         };

@@ -7,6 +7,7 @@
 mod agreed_clock;
 mod charges;
 pub mod config;
+mod departures;
 mod directory;
 mod error;
 mod execute;

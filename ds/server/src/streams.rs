@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::Bytes;
 use ds_domain::rows::SegmentRow;
@@ -12,6 +12,8 @@ use protocol::Wire as _;
 use protocol::follow::{FollowedStretch, Frame};
 use protocol::journal::{Entry, SignedHead};
 use tokio::sync::broadcast;
+
+use crate::departures::{Departures, Passenger};
 
 /// So many appends wait for a follower: whoever is further behind is told so and reads.
 pub(crate) const MOST_WAITING: usize = 64;
@@ -26,6 +28,7 @@ const MOST_BYTES_OF_SEGMENT: usize = 2 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     topics: Mutex<HashMap<SegmentRow, Weak<Topic>>>,
+    pub(crate) departures: Arc<Departures>,
     held: Arc<AtomicUsize>,
 }
 
@@ -33,7 +36,47 @@ pub(crate) struct Streams {
 #[derive(Debug)]
 pub(crate) struct Topic {
     sender: broadcast::Sender<Handed>,
+    /// Its live streams.
+    live: Mutex<HashMap<usize, Arc<Passenger>>>,
     held: Arc<AtomicUsize>,
+}
+
+/// A live stream of a segment, until dropped.
+#[derive(Debug)]
+pub(crate) struct Aboard {
+    topic: Arc<Topic>,
+    passenger: Arc<Passenger>,
+}
+
+impl Topic {
+    fn live(&self) -> MutexGuard<'_, HashMap<usize, Arc<Passenger>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on a departure follows on everything that is handed over.
+    pub(crate) fn enter(self: &Arc<Self>) -> Aboard {
+        let passenger = Arc::new(Passenger::default());
+        let name = Arc::as_ptr(&passenger).addr();
+        self.live().insert(name, Arc::clone(&passenger));
+        Aboard {
+            topic: Arc::clone(self),
+            passenger,
+        }
+    }
+}
+
+impl Aboard {
+    /// See [`Passenger::departs`].
+    pub(crate) async fn departs(&self) {
+        self.passenger.departs().await;
+    }
+}
+
+impl Drop for Aboard {
+    fn drop(&mut self) {
+        let name = Arc::as_ptr(&self.passenger).addr();
+        self.topic.live().remove(&name);
+    }
 }
 
 /// What a follower is handed.
@@ -119,6 +162,7 @@ impl Streams {
         let (sender, handed) = broadcast::channel(MOST_WAITING);
         let topic = Arc::new(Topic {
             sender,
+            live: Mutex::default(),
             held: Arc::default(),
         });
         topics.insert(segment, Arc::downgrade(&topic));
@@ -152,6 +196,10 @@ impl Streams {
         let _ = topic
             .sender
             .send(handed.map_or(Handed::Look, Handed::Append));
+        let live = topic.live();
+        if !live.is_empty() {
+            self.departures.board(live.values().cloned());
+        }
     }
 
     fn hold(&self, topic: &Topic, stretch: Stretch, head: SignedHead) -> Option<Arc<Append>> {
