@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 
+use crate::Form;
 use crate::request::Fault;
 use crate::slots::Slot;
 
@@ -48,9 +49,9 @@ pub(crate) const ANSWERED: &str = "encapsulated";
 /// What came of a request.
 pub(crate) enum Answer {
     /// The encapsulated response.
-    Whole(Bytes),
+    Whole(Bytes, Form),
     /// A long one that is still coming in.
-    Long(Download),
+    Long(Download, Form),
     /// A stream.
     Live(Box<Live>),
     KeyProblem,
@@ -66,7 +67,7 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) fn outcome(&self) -> &'static str {
         match self {
-            Self::Whole(_) | Self::Long(_) | Self::Live(_) => ANSWERED,
+            Self::Whole(..) | Self::Long(..) | Self::Live(_) => ANSWERED,
             Self::KeyProblem => "key_problem",
             Self::DateProblem => "date_problem",
             Self::Refused(fault) => fault.outcome(),
@@ -79,19 +80,14 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
-            Self::Whole(body) => (encapsulated(OHTTP_RES), body).into_response(),
-            Self::Live(live) => {
-                let incremental = [(INCREMENTAL, IS_INCREMENTAL)];
-                let headers = encapsulated(OHTTP_CHUNKED_RES);
-                (headers, incremental, Body::new(*live)).into_response()
-            }
-            Self::Long(download) => {
-                let length = download
-                    .announced
-                    .map(|length| [(CONTENT_LENGTH, length.into())]);
-                let length: Option<[(HeaderName, HeaderValue); 1]> = length;
-                let mut response = (encapsulated(OHTTP_RES), Body::new(download)).into_response();
-                response.headers_mut().extend(length.into_iter().flatten());
+            Self::Whole(body, form) => encapsulated(form, body.into()),
+            Self::Live(live) => encapsulated(Form::Chunked, Body::new(*live)),
+            Self::Long(download, form) => {
+                let announced = download.announced;
+                let mut response = encapsulated(form, Body::new(download));
+                if let Some(length) = announced {
+                    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+                }
                 response
             }
             Self::KeyProblem => Problem::new(
@@ -113,11 +109,19 @@ impl IntoResponse for Answer {
     }
 }
 
-fn encapsulated(media_type: &'static str) -> [(HeaderName, HeaderValue); 2] {
-    [
-        (CONTENT_TYPE, HeaderValue::from_static(media_type)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ]
+fn encapsulated(form: Form, body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let media_type = match form {
+        Form::Whole => OHTTP_RES,
+        Form::Chunked => {
+            headers.insert(INCREMENTAL, IS_INCREMENTAL);
+            OHTTP_CHUNKED_RES
+        }
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
 }
 
 /// The one answer to everything that goes wrong behind the relay.
@@ -150,6 +154,7 @@ pub(crate) struct Bounds {
 /// Reads an answer that is no stream, up to its end or until it is clear that there is much of it.
 pub(crate) async fn read(
     mut body: Incoming,
+    form: Form,
     bounds: &Bounds,
     slot: Slot,
 ) -> Result<Answer, &'static str> {
@@ -183,11 +188,11 @@ pub(crate) async fn read(
         .await
         .unwrap_or(Err("answer_timeout"))?;
     Ok(match whole {
-        Some(whole) => Answer::Whole(whole),
+        Some(whole) => Answer::Whole(whole, form),
         None => {
             let held = held.unwrap_or_default().freeze();
             let download = Download::new(held, body, announced, bounds, slot);
-            Answer::Long(download)
+            Answer::Long(download, form)
         }
     })
 }

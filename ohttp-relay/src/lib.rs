@@ -243,7 +243,7 @@ async fn forward(State(route): State<Arc<Route>>, request: Request) -> Response 
             metrics::counter!("ohttp_relay_requests_total", "outcome" => outcome).increment(1)
         }
     }
-    if let Answer::Whole(body) = &answer {
+    if let Answer::Whole(body, _) = &answer {
         route.meters.response_bytes.record(body.len() as f64);
     }
     answer.into_response()

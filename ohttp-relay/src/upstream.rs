@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::{Either, Empty};
 use hyper::body::Incoming;
 use service::addresses::AddressPlace;
@@ -167,15 +168,18 @@ impl Upstream {
     ) -> Result<Answer, &'static str> {
         let (head, body) = response.into_parts();
         if head.status == StatusCode::OK {
-            return match form {
-                Form::Whole if has_content_type(&head.headers, OHTTP_RES) => {
-                    answer::read(body, &self.bounds, slot).await
-                }
-                Form::Chunked if has_content_type(&head.headers, OHTTP_CHUNKED_RES) => {
-                    Ok(Answer::Live(Box::new(Live::new(body, &self.bounds, slot))))
-                }
-                _ => Err("not_ohttp"),
+            let expected = match form {
+                Form::Whole => OHTTP_RES,
+                Form::Chunked => OHTTP_CHUNKED_RES,
             };
+            if !has_content_type(&head.headers, expected) {
+                return Err("not_ohttp");
+            }
+            // What has a length is no stream: no client that takes nothing keeps its slot.
+            if form == Form::Chunked && body.size_hint().exact().is_none() {
+                return Ok(Answer::Live(Box::new(Live::new(body, &self.bounds, slot))));
+            }
+            return answer::read(body, form, &self.bounds, slot).await;
         }
         if !head.status.is_client_error() || !has_content_type(&head.headers, PROBLEM_JSON) {
             return Err("not_ohttp");

@@ -6,8 +6,9 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,8 +23,39 @@ pub(crate) struct Gathered<S>(Arc<Mutex<Writer<S>>>);
 /// Writes what was gathered.
 pub(crate) struct Outlet<S> {
     writer: Arc<Mutex<Writer<S>>>,
-    /// The others have had their turn.
-    is_due: bool,
+    turn: Arc<Turn>,
+    /// The others have their turn, or had it and the write is not done.
+    waits: bool,
+}
+
+/// The turn of all other tasks. The connection is woken by each of them too, and that is not its
+/// end.
+#[derive(Default)]
+struct Turn {
+    is_over: AtomicBool,
+    connection: Mutex<Option<Waker>>,
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.is_over.store(true, Ordering::Release);
+        let connection = self.connection.lock();
+        let connection = connection.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connection) = connection {
+            connection.wake();
+        }
+    }
+}
+
+impl Turn {
+    fn begin(self: &Arc<Self>, context: &Context<'_>) {
+        self.is_over.store(false, Ordering::Release);
+        let connection = self.connection.lock();
+        *connection.unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        let over = Waker::from(Arc::clone(self));
+        let others = std::pin::pin!(tokio::task::yield_now());
+        let _ = others.poll(&mut Context::from_waker(&over));
+    }
 }
 
 struct Writer<S> {
@@ -73,7 +105,8 @@ pub(crate) fn gathered<S: AsyncWrite + Unpin>(stream: S) -> (Gathered<S>, Outlet
     }));
     let outlet = Outlet {
         writer: Arc::clone(&writer),
-        is_due: false,
+        turn: Arc::default(),
+        waits: false,
     };
     (Gathered(writer), outlet)
 }
@@ -89,17 +122,16 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
         if writer.waiting.is_empty() {
             return Poll::Pending;
         }
-        if self.is_due {
+        if !self.waits {
+            self.waits = true;
+            self.turn.begin(context);
+        } else if self.turn.is_over.load(Ordering::Acquire) {
             let written = writer.poll_out(context);
-            self.is_due = written.is_pending();
+            self.waits = written.is_pending();
             if matches!(written, Poll::Ready(Err(_))) {
                 // The connection is told at its next write.
                 context.waker().wake_by_ref();
             }
-        } else {
-            self.is_due = true;
-            let others = std::pin::pin!(tokio::task::yield_now());
-            let _ = others.poll(context);
         }
         Poll::Pending
     }
@@ -161,7 +193,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
@@ -209,13 +241,14 @@ mod tests {
         poll_fn(|context| outlet.after(writing.as_mut().poll(context), context)).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn what_many_tasks_say_at_one_moment_is_one_write() {
         let (near, mut far) = duplex(1 << 20);
         let writes = Arc::new(AtomicUsize::new(0));
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
         let running = tokio::spawn(connection(Counting(near, Arc::clone(&writes)), told));
         for round in 0..3_u8 {
+            // Each of them wakes the connection.
             for _ in 0..50 {
                 let tell = tell.clone();
                 tokio::spawn(async move { tell.send(vec![round; 200]).unwrap() });

@@ -518,6 +518,8 @@ async fn messages(streams: usize, alone: &mut Option<[f64; 3]>) {
             sleep(Duration::from_millis(300)).await;
             before = servers.spent();
         }
+        // Not in step with departures, of which the last one has just been.
+        sleep(Duration::from_millis(round as u64 * 17 % 50)).await;
         sender.write_all(request).await.unwrap();
         let mut answer = vec![0; 16 * 1024];
         let read = sender.read(&mut answer).await.unwrap();

@@ -194,10 +194,11 @@ async fn an_answer_breaks_off_where_its_gateway_does() {
         let _ = stream.write_all(half).await;
     })
     .await;
-    let config = config(&format!("http://{gateway}/"), "");
+    let settings = format!("[[gateways]]\npath = '/g'\nurl = 'http://{gateway}/'\nhttp = '1.1'");
+    let config = config("http://127.0.0.1:1/", &settings);
     let relay = serve_relay(&config, SystemClock::shared()).await;
     let mut sender = connect(relay.address, 65_535).await;
-    let request = http::Request::post("http://relay/")
+    let request = http::Request::post("http://relay/g")
         .header("content-type", "message/ohttp-chunked-req")
         .body(upload(1, true))
         .unwrap();
