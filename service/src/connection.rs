@@ -1,4 +1,4 @@
-//! One connection of a listener: TLS, the version of HTTP, and what a peer may not hold up.
+//! One connection of a listener: TLS, and what a peer may not hold up.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -18,9 +18,9 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Limited;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep, timeout};
@@ -30,7 +30,7 @@ use tower::ServiceExt;
 use crate::addresses::{AddressLimits, AddressPlace, Admitted, TooMany};
 use crate::floods::{Budget, Counting};
 use crate::gathered::{Outlet, gathered};
-use crate::limits::{Accepting, busy};
+use crate::limits::{Accepting, Limits, busy};
 use crate::problem::Problem;
 use crate::proxy;
 use crate::room::{Activity, Busy, Entry, Place, Room, Waiting};
@@ -38,12 +38,10 @@ use crate::shutdown::Shutdown;
 use crate::sparse::Sparse;
 use crate::tls::{IsCertified, ServerTls};
 
-/// How HTTP/2 begins (RFC 9113 §3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a peer may send ahead of the reader, on a stream and on all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What is written ahead of the peer, on a stream.
+/// What is written ahead of the peer, on a stream of HTTP/2 or a connection of HTTP/1.1.
 const SEND_BUFFER: usize = 64 * 1024;
 /// As much of an answer as is handed out at once.
 const PIECE: usize = 16 * 1024;
@@ -132,11 +130,7 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, common: Arc<Commo
         },
     };
     let Some(tls) = &common.tls else {
-        let sniffed = timeout(patience, sniffed(stream));
-        if let Some(Ok(Ok((stream, is_http2)))) = service.unless_displaced(sniffed).await {
-            drive(stream, is_http2, common, service, IsCertified(false)).await;
-        }
-        return;
+        return drive(stream, common, service, IsCertified(false)).await;
     };
     let acceptor = TlsAcceptor::from(tls.current());
     let accepted = timeout(patience, acceptor.accept(stream));
@@ -149,10 +143,9 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, common: Arc<Commo
     metrics::counter!("tls_handshakes_total", "outcome" => outcome).increment(1);
     if let Some(Ok(Ok(stream))) = accepted {
         let (_, session) = stream.get_ref();
-        let is_http2 = session.alpn_protocol() == Some(b"h2");
         // They were verified in the handshake.
         let is_certified = IsCertified(session.peer_certificates().is_some());
-        drive(stream, is_http2, common, service, is_certified).await;
+        drive(stream, common, service, is_certified).await;
     }
 }
 
@@ -184,13 +177,8 @@ async fn source(
     source.map(|source| source.unwrap_or(peer))
 }
 
-async fn drive<S>(
-    stream: S,
-    is_http2: bool,
-    common: Arc<Common>,
-    service: Service,
-    is_certified: IsCertified,
-) where
+async fn drive<S>(stream: S, common: Arc<Common>, service: Service, is_certified: IsCertified)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match service {
@@ -200,10 +188,10 @@ async fn drive<S>(
                 admitted,
                 is_certified,
             };
-            answer_all(stream, is_http2, common, peer).await;
+            answer_all(stream, common, peer).await;
         }
         Service::Refusal(problem, told) => {
-            let telling = tell(stream, is_http2, &common, &problem);
+            let telling = tell(stream, &common, &problem);
             let _ = timeout(TOLD_WITHIN, telling).await;
             drop(told);
         }
@@ -211,7 +199,7 @@ async fn drive<S>(
 }
 
 /// Answers one request with a refusal.
-async fn tell<S>(stream: S, is_http2: bool, common: &Common, problem: &Problem)
+async fn tell<S>(stream: S, common: &Common, problem: &Problem)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -224,47 +212,30 @@ where
             async move { Ok::<_, Infallible>(response) }
         })
     };
-    let limits = common.accepting.limits;
-    if is_http2 {
-        let connection = http2::Builder::new(TokioExecutor::new())
-            .max_concurrent_streams(1)
-            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = told.notified() => connection.as_mut().graceful_shutdown(),
-        }
-        let _ = connection.await;
-    } else {
-        let connection = http1::Builder::new()
-            .keep_alive(false)
-            .max_header_size(limits.max_header_bytes)
-            .max_headers(limits.max_headers)
-            .serve_connection(TokioIo::new(stream), service);
-        let _ = connection.await;
+    let limits = &common.accepting.limits;
+    let mut builder = builder(TokioExecutor::new(), limits);
+    builder.http1().keep_alive(false);
+    builder.http2().max_concurrent_streams(1);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = told.notified() => connection.as_mut().graceful_shutdown(),
     }
+    let _ = connection.await;
 }
 
-/// In the clear, the first bytes say which version it is.
-async fn sniffed(
-    mut stream: Patient<TcpStream>,
-) -> io::Result<(Prefixed<Patient<TcpStream>>, bool)> {
-    let mut first = [0; PREFACE.len()];
-    let mut len = 0;
-    while len < first.len() && first[..len] == PREFACE[..len] {
-        match stream.read(&mut first[len..]).await? {
-            0 => break,
-            read => len += read,
-        }
-    }
-    let prefixed = Prefixed {
-        first,
-        next: 0,
-        len,
-        stream,
-    };
-    Ok((prefixed, len == PREFACE.len() && first == *PREFACE))
+/// Of connections in either version of HTTP, with bounds for the heads of requests.
+fn builder<E>(executor: E, limits: &Limits) -> auto::Builder<E> {
+    let mut builder = auto::Builder::new(executor);
+    builder
+        .http1()
+        .max_buf_size(SEND_BUFFER.max(limits.max_header_bytes))
+        .max_headers(limits.max_headers);
+    builder
+        .http2()
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX));
+    builder
 }
 
 /// What is known of the other end.
@@ -274,7 +245,7 @@ struct Peer {
     is_certified: IsCertified,
 }
 
-async fn answer_all<S>(stream: S, is_http2: bool, common: Arc<Common>, peer: Peer)
+async fn answer_all<S>(stream: S, common: Arc<Common>, peer: Peer)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -310,57 +281,40 @@ where
             }
         })
     };
-    let limits = common.accepting.limits;
+    let limits = &common.accepting.limits;
     let idle = Duration::from_secs(limits.header_read_seconds);
+    let stream = Counting::new(stream, limits.max_streams, Arc::clone(&budget));
+    let (stream, mut outlet) = gathered(stream, budget);
+    let mut builder = builder(Streams { patience: idle }, limits);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
     // How a connection ends (reset, timeout, malformed head) is the peer's business.
-    if is_http2 {
-        let stream = Counting::new(stream, PREFACE.len(), limits.max_streams, budget);
-        let (stream, mut outlet) = gathered(stream);
-        let mut builder = http2::Builder::new(Streams { patience: idle });
-        let connection = builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.max_streams)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let left = tokio::select! {
-            () = driven(connection.as_mut(), &mut outlet) => return,
-            () = common.shutdown.requested() => None,
-            () = activity.ceased(idle) => Some(idle),
-            () = activity.gives_way() => Some(GONE_WITHIN),
-        };
-        // Its peer would let us wait for that, too.
-        if left == Some(GONE_WITHIN) && activity.is_stalled() {
-            return;
-        }
-        connection.as_mut().graceful_shutdown();
-        let connection = std::pin::pin!(driven(connection, &mut outlet));
-        end(connection, left, &activity).await;
-    } else {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(idle)
-            .max_header_size(limits.max_header_bytes)
-            .max_headers(limits.max_headers)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let left = tokio::select! {
-            _ = connection.as_mut() => return,
-            () = common.shutdown.requested() => None,
-            () = activity.gives_way() => Some(GONE_WITHIN),
-        };
-        // Its peer would let us wait for that, too.
-        if left == Some(GONE_WITHIN) && activity.is_stalled() {
-            return;
-        }
-        connection.as_mut().graceful_shutdown();
-        end(connection, left, &activity).await;
+    let left = tokio::select! {
+        () = driven(connection.as_mut(), &mut outlet) => return,
+        () = common.shutdown.requested() => None,
+        () = activity.ceased(idle) => Some(idle),
+        () = activity.gives_way() => Some(GONE_WITHIN),
+    };
+    // Its peer would let us wait for that, too.
+    if left == Some(GONE_WITHIN) && activity.is_stalled() {
+        return;
     }
+    connection.as_mut().graceful_shutdown();
+    let connection = std::pin::pin!(driven(connection, &mut outlet));
+    end(connection, left, &activity).await;
 }
 
 /// A connection, and the writes of what it has gathered.
@@ -401,8 +355,8 @@ fn refusal(too_many: &TooMany) -> Problem {
 }
 
 async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Response {
-    // HTTP/1.1 does not come here with more; HTTP/2 counts bytes only.
-    if request.headers().len() > common.accepting.limits.max_headers {
+    // The library bounds what it buffers of a head in HTTP/1.1, and bytes only in HTTP/2.
+    if is_too_long(&request, &common.accepting.limits) {
         return Problem::plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).into_response();
     }
     let mut request =
@@ -415,6 +369,15 @@ async fn answer(request: Request<Incoming>, common: &Common, peer: &Peer) -> Res
     extensions.insert(Arc::clone(peer.place.activity()));
     let Ok(response) = common.router.clone().oneshot(request).await;
     response
+}
+
+fn is_too_long(request: &Request<Incoming>, limits: &Limits) -> bool {
+    let (path, headers) = (request.uri().path_and_query(), request.headers());
+    let fields = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    let bytes = path.map_or(0, |path| path.as_str().len()) + fields.sum::<usize>();
+    headers.len() > limits.max_headers || bytes > limits.max_header_bytes
 }
 
 tokio::task_local! {
@@ -632,60 +595,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         self.judge(written, context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// A stream whose first bytes were read already.
-struct Prefixed<S> {
-    first: [u8; PREFACE.len()],
-    next: usize,
-    len: usize,
-    stream: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.next == self.len {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let some = buffer.remaining().min(self.len - self.next);
-        buffer.put_slice(&self.first[self.next..self.next + some]);
-        self.next += some;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -9,7 +9,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ const BYTES_PER_WINDOW_UPDATE: u64 = 1024;
 /// Content in pieces shorter than this is counted as frames.
 const SMALL: u32 = 64;
 
+/// How HTTP/2 begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length, type, flags and stream (RFC 9113 §4.1).
 const HEAD: usize = 9;
 const DATA: u8 = 0;
@@ -40,13 +42,28 @@ const PADDED: u8 = 0x8;
 pub(crate) struct Budget {
     /// Of requests that were answered since the reader looked.
     answered: AtomicU64,
+    /// The connection has begun as one of HTTP/2.
+    is_http2: AtomicBool,
 }
 
 impl Budget {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             answered: AtomicU64::new(0),
+            is_http2: AtomicBool::new(false),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_http2() -> Arc<Self> {
+        let budget = Self::new();
+        budget.is_http2.store(true, Ordering::Relaxed);
+        budget
+    }
+
+    /// Whether the connection has begun as one of HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
     }
 
     /// A request has its answer.
@@ -55,7 +72,7 @@ impl Budget {
     }
 }
 
-/// A connection behind its preface.
+/// A connection whose frames are counted, if it is one of HTTP/2.
 pub(crate) struct Counting<S> {
     stream: S,
     frames: Frames,
@@ -63,16 +80,17 @@ pub(crate) struct Counting<S> {
 }
 
 impl<S> Counting<S> {
-    /// The preface, so many bytes, is still to come on `stream`. `requests` may run at once.
+    /// Of a new `stream`. `requests` may run at once.
     #[allow(
         clippy::disallowed_methods,
         reason = "a rate within this process, by no clock that anybody sets"
     )]
-    pub(crate) fn new(stream: S, preface: usize, requests: u32, budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(stream: S, requests: u32, budget: Arc<Budget>) -> Self {
         Self {
             stream,
             frames: Frames {
-                skip: u64::try_from(preface).unwrap_or(u64::MAX),
+                preface: Some(PREFACE),
+                skip: 0,
                 head: [0; HEAD],
                 len: 0,
                 left: FIRST + u64::from(requests),
@@ -86,6 +104,8 @@ impl<S> Counting<S> {
 
 /// Walks over the frames of what comes in.
 struct Frames {
+    /// What is to come of it. `None`: something else came.
+    preface: Option<&'static [u8]>,
     /// Bytes before the next head.
     skip: u64,
     head: [u8; HEAD],
@@ -99,6 +119,17 @@ struct Frames {
 impl Frames {
     /// `false`: that was too much.
     fn take(&mut self, mut bytes: &[u8], budget: &Budget) -> bool {
+        let Some(preface) = self.preface else {
+            return true;
+        };
+        let some = bytes.len().min(preface.len());
+        self.preface = (bytes[..some] == preface[..some]).then(|| &preface[some..]);
+        match self.preface {
+            None => return true,
+            Some([]) => budget.is_http2.store(true, Ordering::Relaxed),
+            Some(_) => {}
+        }
+        bytes = &bytes[some..];
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = bytes

@@ -1,5 +1,5 @@
 //! What an HTTP/2 connection writes, gathered: what many of its streams say at one moment is one
-//! write.
+//! write. On a connection of HTTP/1.1 each write is an answer, and goes out by itself.
 //!
 //! The library writes every frame by itself, and as soon as there is one. So it writes into memory,
 //! and lets all tasks go first that are ready by then.
@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::floods::Budget;
 
 /// So much waits to be written: beyond it the connection waits too.
 const MOST: usize = 64 * 1024;
@@ -60,6 +62,7 @@ impl Turn {
 
 struct Writer<S> {
     stream: S,
+    budget: Arc<Budget>,
     waiting: Vec<u8>,
     written: usize,
     failed: Option<io::ErrorKind>,
@@ -95,10 +98,14 @@ impl<S: AsyncWrite + Unpin> Writer<S> {
     }
 }
 
-/// `stream`, and what writes to it.
-pub(crate) fn gathered<S: AsyncWrite + Unpin>(stream: S) -> (Gathered<S>, Outlet<S>) {
+/// `stream`, whose version of HTTP `budget` knows, and what writes to it.
+pub(crate) fn gathered<S: AsyncWrite + Unpin>(
+    stream: S,
+    budget: Arc<Budget>,
+) -> (Gathered<S>, Outlet<S>) {
     let writer = Arc::new(Mutex::new(Writer {
         stream,
+        budget,
         waiting: Vec::new(),
         written: 0,
         failed: None,
@@ -166,6 +173,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut writer = lock(&self.0);
+        if !writer.budget.is_http2() {
+            return Pin::new(&mut writer.stream).poll_write_vectored(context, pieces);
+        }
         ready!(writer.poll_room(context))?;
         for piece in pieces {
             writer.waiting.extend_from_slice(piece);
@@ -179,7 +189,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 
     /// The outlet's.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.0).poll_room(context)
+        let mut writer = lock(&self.0);
+        match writer.budget.is_http2() {
+            true => writer.poll_room(context),
+            false => Pin::new(&mut writer.stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -229,7 +243,7 @@ mod tests {
         stream: S,
         mut told: tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>,
     ) {
-        let (mut gathered, mut outlet) = gathered(stream);
+        let (mut gathered, mut outlet) = gathered(stream, Budget::of_http2());
         let writing = async {
             while let Some(piece) = told.recv().await {
                 gathered.write_all(&piece).await.unwrap();
@@ -270,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_nobody_reads_holds_a_bounded_amount_and_goes_on_afterwards() {
         let (near, mut far) = duplex(1024);
-        let (mut stream, mut outlet) = gathered(near);
+        let (mut stream, mut outlet) = gathered(near, Budget::of_http2());
         let sent = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&sent);
         let running = tokio::spawn(async move {

@@ -25,10 +25,10 @@ pub struct Limits {
     /// for any.
     pub least_body_bytes_per_second: u32,
     /// How long a client may take for a TLS handshake, to send a request head, or to take a part of
-    /// an answer; idle connections end after it too, those of HTTP/2 after twice that at the
-    /// latest.
+    /// an answer. Idle connections end after it too: those of HTTP/2, and those that send nothing,
+    /// after twice that at the latest.
     pub header_read_seconds: u64,
-    /// The longest request head.
+    /// The longest request head: path, names and values of fields.
     pub max_header_bytes: usize,
     /// The most header fields of a request.
     pub max_headers: usize,
