@@ -1,7 +1,6 @@
 //! Connections to push services: by TLS, to public addresses alone, with bounded answers. Redirects
 //! are not followed.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,17 +11,13 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::Full;
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::ServerName;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use service::body::read_at_most;
 use service::http_date;
+use service::outward::{Outward, host};
 use service::tls::{ClientTls, TlsError};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower::Service;
 
 use crate::allowed::is_reachable;
@@ -129,22 +124,20 @@ struct Connector {
 }
 
 impl Connector {
-    async fn connect(self, uri: Uri) -> Result<PushStream, Unreachable> {
+    async fn connect(self, uri: Uri) -> Result<Outward, Unreachable> {
         let patience = self.patience;
         tokio::time::timeout(patience, self.open(uri))
             .await
             .unwrap_or(Err(Unreachable))
     }
 
-    async fn open(self, uri: Uri) -> Result<PushStream, Unreachable> {
+    async fn open(self, uri: Uri) -> Result<Outward, Unreachable> {
         let is_tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
         if !is_tls && !self.allow_loopback {
             return Err(Unreachable);
         }
-        let host = uri.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let found = tokio::net::lookup_host((host, port)).await;
+        let found = tokio::net::lookup_host((host(&uri), port)).await;
         // What was looked at is what is connected to: a second look-up could say another thing.
         let reachable: Vec<SocketAddr> = found
             .map_err(|_| Unreachable)?
@@ -160,30 +153,16 @@ impl Connector {
                 break;
             }
         }
-        let tcp = connected?;
-        tcp.set_nodelay(true).map_err(|_| Unreachable)?;
-        if !is_tls {
-            return Ok(PushStream::Plain(TokioIo::new(tcp)));
-        }
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| Unreachable)?;
-        let mut config = rustls::ClientConfig::clone(&self.tls.current());
-        config.alpn_protocols = if self.http2_only {
-            vec![b"h2".to_vec()]
-        } else {
-            vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-        };
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(name, tcp)
-            .await
-            .map_err(|_| Unreachable)?;
-        Ok(PushStream::Tls(Box::new(TokioIo::new(stream))))
+        let version: Option<&[u8]> = self.http2_only.then_some(b"h2");
+        let begun = self.tls.begin(&uri, connected?, version).await;
+        begun.map_err(|_| Unreachable)
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = PushStream;
+    type Response = Outward;
     type Error = Unreachable;
-    type Future = Pin<Box<dyn Future<Output = Result<PushStream, Unreachable>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Outward, Unreachable>> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Unreachable>> {
         Poll::Ready(Ok(()))
@@ -191,62 +170,6 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         Box::pin(self.clone().connect(uri))
-    }
-}
-
-enum PushStream {
-    Plain(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
-}
-
-impl Connection for PushStream {
-    fn connected(&self) -> Connected {
-        match self {
-            Self::Tls(stream) if stream.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            _ => Connected::new(),
-        }
-    }
-}
-
-impl Read for PushStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl Write for PushStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
     }
 }
 

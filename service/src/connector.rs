@@ -1,6 +1,5 @@
 //! Connections to another operator's listener, in the clear or by TLS.
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,20 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tower::Service;
 
 use crate::outgoing::HttpVersion;
+use crate::outward::{HTTP2, Outward};
 use crate::tls::ClientTls;
-
-/// As much is read at once of a connection on which several answers come at the same time.
-const READ_BUFFER: usize = 64 * 1024;
 
 /// Makes connections.
 #[derive(Clone)]
@@ -36,8 +29,8 @@ pub(crate) struct Connector {
 
 /// The nodes behind one URL, where they are listed. New connections all go to the node that took
 /// the last one, as long as it takes them: a gateway remembers every request that it opened
-/// (RFC 9458 §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not made, so
-/// the next node may be asked.
+/// (RFC 9458 §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not
+/// made, so the next node may be asked.
 struct Nodes {
     addresses: Vec<SocketAddr>,
     current: AtomicUsize,
@@ -59,7 +52,6 @@ impl Connector {
     ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
-        tcp.set_nodelay(true);
         Self {
             tcp,
             nodes: Arc::new(Nodes {
@@ -72,7 +64,7 @@ impl Connector {
         }
     }
 
-    async fn connect(self, to: Uri) -> Result<Outgoing, ConnectError> {
+    async fn connect(self, to: Uri) -> Result<Outward, ConnectError> {
         let Nodes { addresses, current } = &*self.nodes;
         if addresses.is_empty() {
             return self.connect_to(&to, None, self.patience).await;
@@ -95,63 +87,34 @@ impl Connector {
         to: &Uri,
         address: Option<SocketAddr>,
         patience: Duration,
-    ) -> Result<Outgoing, ConnectError> {
+    ) -> Result<Outward, ConnectError> {
         tokio::time::timeout(patience, self.open(to, address))
             .await
             .unwrap_or(Err(ConnectError))
     }
 
-    async fn open(&self, to: &Uri, address: Option<SocketAddr>) -> Result<Outgoing, ConnectError> {
-        let is_tls = to.scheme() == Some(&http::uri::Scheme::HTTPS);
-        let host = to.host().unwrap_or_default();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError)?;
+    async fn open(&self, to: &Uri, address: Option<SocketAddr>) -> Result<Outward, ConnectError> {
         let tcp = match address {
-            Some(address) => {
-                let tcp = TcpStream::connect(address).await;
-                let tcp = tcp.map_err(|_| ConnectError)?;
-                tcp.set_nodelay(true).map_err(|_| ConnectError)?;
-                tcp
-            }
+            Some(address) => TcpStream::connect(address).await.ok(),
             None => {
                 let connected = self.tcp.clone().call(to.clone()).await;
-                connected.map_err(|_| ConnectError)?.into_inner()
+                connected.ok().map(TokioIo::into_inner)
             }
         };
-        if !is_tls {
-            return Ok(match self.http {
-                HttpVersion::Http2 => {
-                    Outgoing::new(BufReader::with_capacity(READ_BUFFER, tcp), false)
-                }
-                HttpVersion::Auto | HttpVersion::Http1 => Outgoing::new(tcp, false),
-            });
-        }
-        let config = self.tls.current();
-        let offered: &[u8] = match self.http {
-            HttpVersion::Auto => b"",
-            HttpVersion::Http1 => b"http/1.1",
-            HttpVersion::Http2 => b"h2",
+        let version: Option<&[u8]> = match self.http {
+            HttpVersion::Auto => None,
+            HttpVersion::Http1 => Some(b"http/1.1"),
+            HttpVersion::Http2 => Some(HTTP2),
         };
-        let config = if offered.is_empty() {
-            config
-        } else {
-            let mut config = rustls::ClientConfig::clone(&config);
-            config.alpn_protocols = vec![offered.to_vec()];
-            Arc::new(config)
-        };
-        let stream = TlsConnector::from(config)
-            .connect(name, tcp)
-            .await
-            .map_err(|_| ConnectError)?;
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Outgoing::new(stream, is_http2))
+        let begun = self.tls.begin(to, tcp.ok_or(ConnectError)?, version);
+        begun.await.map_err(|_| ConnectError)
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = Outgoing;
+    type Response = Outward;
     type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Outgoing, ConnectError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Outward, ConnectError>> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
@@ -160,75 +123,5 @@ impl Service<Uri> for Connector {
     fn call(&mut self, to: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(connector.connect(to))
-    }
-}
-
-/// What a connection can do, whatever it is made of.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
-/// A connection.
-pub(crate) struct Outgoing {
-    io: TokioIo<Box<dyn Stream>>,
-    /// TLS has chosen it.
-    is_http2: bool,
-}
-
-impl Outgoing {
-    fn new(stream: impl Stream + 'static, is_http2: bool) -> Self {
-        Self {
-            io: TokioIo::new(Box::new(stream)),
-            is_http2,
-        }
-    }
-}
-
-impl Connection for Outgoing {
-    fn connected(&self) -> Connected {
-        match self.is_http2 {
-            true => Connected::new().negotiated_h2(),
-            false => Connected::new(),
-        }
-    }
-}
-
-impl Read for Outgoing {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
-    }
-}
-
-impl Write for Outgoing {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -29,6 +29,7 @@ pub mod logging;
 pub mod mirror;
 mod observe;
 pub mod outgoing;
+pub mod outward;
 pub mod probe;
 pub mod problem;
 mod process;
