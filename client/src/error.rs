@@ -1,8 +1,14 @@
 //! What can go wrong, and whose fault it is.
 
+mod peer;
+mod usage;
+
 use protocol::problem::ProblemType;
 
 use crate::key_view::KeyView;
+
+pub use peer::{DirectoryError, PeerError};
+pub use usage::UsageError;
 
 /// Who has to act for the same call to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,312 +149,6 @@ impl Refusal {
     }
 }
 
-/// The call cannot be done as it was made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UsageError {
-    /// The home directory has no profile yet.
-    #[error("this home directory has not been initialised: run `init` first")]
-    NotInitialised,
-    /// A handle must be registered before.
-    #[error("register a handle first: contacts know each other by their handles")]
-    NoHandle,
-    /// There is one handle a user.
-    #[error("the handle {0} is registered already")]
-    HandleRegistered(String),
-    /// Not a possible handle.
-    #[error("a handle has 1 to 64 of the characters a-z 0-9 . _ -")]
-    InvalidHandle,
-    /// A text was given as an id and is none.
-    #[error("this is no id")]
-    InvalidId,
-    /// A connection with oneself.
-    #[error("that is your own handle")]
-    OwnHandle,
-    /// Who is asked is a contact.
-    #[error("{0} is a contact already")]
-    AlreadyConnected(String),
-    /// No contact has that name.
-    #[error("there is no contact {0}")]
-    UnknownContact(String),
-    /// No request of that id or name waits.
-    #[error("there is no connection request {0}")]
-    UnknownRequest(String),
-    /// No group has that name or id.
-    #[error("there is no group {0}")]
-    UnknownGroup(String),
-    /// Another group has that name.
-    #[error("there is a group {0} already")]
-    GroupExists(String),
-    /// The empty name, one of more than 256 bytes, or with characters that cannot be seen.
-    #[error("a group name has 1 to 256 bytes and no characters that cannot be seen")]
-    InvalidGroupName,
-    /// This client is no member of the group any more.
-    #[error("you are no longer a member of {0}")]
-    NotAMember(String),
-    /// Who is to be added is a member.
-    #[error("{0} is a member already")]
-    AlreadyAMember(String),
-    /// Who is named is no member.
-    #[error("{0} is no member of the group")]
-    NotInGroup(String),
-    /// They would not be in the group that is put in the place of another one.
-    #[error(
-        "{} would not come along: only contacts with KeyPackages of that ciphersuite do; nothing was changed",
-        .0.join(", ")
-    )]
-    WouldLeaveBehind(Vec<String>),
-    /// No name was given.
-    #[error("no contact was named")]
-    NobodyNamed,
-    /// More than one request can hold.
-    #[error("at most {0} contacts at a time")]
-    TooMany(usize),
-    /// The connection request is too old: its group is gone or its state key has changed.
-    #[error("the connection request has expired; ask for a new one")]
-    RequestExpired,
-    /// The file with the addresses of the services is not readable as such.
-    #[error("the stack file is not valid: {0}")]
-    InvalidStack(&'static str),
-    /// One operator would run both: together they know who asks for what.
-    #[error("{0} and {1} have the same operator: together they would know who asks for what")]
-    SameOperator(&'static str, &'static str),
-    /// The account token file is empty or no token.
-    #[error("the account token file holds no token")]
-    InvalidAccountToken,
-    /// The service took a commit that the group's policy forbids; this client does not follow it.
-    #[error("this client has left off following {0}: somebody did what the group's policy forbids")]
-    GroupRefused(String),
-    /// This client is about to leave: nothing can be changed before it has.
-    #[error("you are leaving {0}")]
-    Leaving(String),
-    /// The group's policy does not allow it to this user.
-    #[error("the group's policy does not allow you to do this")]
-    NotPermitted,
-    /// The client was restored and is there, but not in these groups.
-    #[error("restored, but not into {}", .0.join("; "))]
-    PartlyRestored(Vec<String>),
-    /// Kept out of the group by a decision of its admins.
-    #[error("{0} is banned from the group: an admin can lift that (unban)")]
-    Banned(String),
-    /// This user is kept out of the group.
-    #[error("you are banned from {0}")]
-    BannedYourself(String),
-    /// Nobody of that name is kept out.
-    #[error("{0} is not banned from the group")]
-    NotBanned(String),
-    /// The change of the policy is not possible.
-    #[error("the policy cannot be changed so: {0}")]
-    Policy(protocol::policy::PolicyError),
-    /// There is no such role.
-    #[error("there is no role {0} in the group")]
-    UnknownRole(String),
-    /// Not a join code that this release reads.
-    #[error("that is no join code")]
-    InvalidJoinCode,
-    /// The code was revoked, has expired, or its group is gone.
-    #[error("the join code is not good any more")]
-    JoinCodeExpired,
-    /// This client cannot follow the group any more and must be added again.
-    #[error(
-        "this client does not follow {0} any more: `verify {0}` says why, `group rejoin {0}` comes back"
-    )]
-    GroupLost(String),
-    /// The group has members whom this client does not know to be there. Nothing was sent.
-    #[error("{group} has members whom you have not seen there: {}", .names.join(", "))]
-    NewMembers {
-        /// Name of the group.
-        group: String,
-        /// How they are shown.
-        names: Vec<String>,
-    },
-    /// A member cannot show who it is. Nothing was sent.
-    #[error("a member of {0} cannot show who it is: remove it, or `group accept-unverified {0}`")]
-    UnverifiedMember(String),
-    /// This client came in from outside, and nobody has been heard since.
-    #[error(
-        "nobody in {0} but the one who let you in has been heard since: wait, or `group accept-unverified {0}`"
-    )]
-    NobodyHeard(String),
-    /// Not a link code of this version.
-    #[error("that is no link code")]
-    InvalidLinkCode,
-    /// The numbers that were to be compared are not the same.
-    #[error("the numbers are not the same: do not go on with this code")]
-    NumbersDiffer,
-    /// There is no link code here, or nothing has come to it.
-    #[error("no device has answered the link code")]
-    NotLinking,
-    /// The client is somebody already.
-    #[error("this home directory belongs to a user already")]
-    AlreadyInUse,
-    /// The empty name, one of more than 64 bytes, or with characters that cannot be seen.
-    #[error("a device name has 1 to 64 bytes and no characters that cannot be seen")]
-    InvalidDeviceName,
-    /// No other device of that name.
-    #[error("there is no other device {0}")]
-    UnknownDevice(String),
-    /// Not a backup.
-    #[error("that is no backup")]
-    NotABackup,
-    /// Made by a later release.
-    #[error("the backup is of a later release")]
-    NewerBackup,
-    /// The passphrase or recovery key does not open it.
-    #[error("the backup does not open with this passphrase or recovery key")]
-    WrongBackupKey,
-    /// Not one of the ciphersuites that groups may have.
-    #[error("{0:#06x} is not a ciphersuite of groups here")]
-    UnknownCiphersuite(u16),
-    /// They have shown no certificate, or it has expired.
-    #[error("{0} has signed nothing that could be reported, or too long ago")]
-    NotReportable(String),
-    /// Too long.
-    #[error("a greeting has at most 256 bytes")]
-    InvalidGreeting,
-    /// Nothing to say.
-    #[error("a message has a text")]
-    EmptyText,
-    /// More than one message can hold.
-    #[error("a text has at most {} bytes", crate::text::MAX_TEXT)]
-    TextTooLong,
-    /// Not a text.
-    #[error("the text is not in UTF-8")]
-    TextNotUtf8,
-    /// The addresses of the services name no push sender.
-    #[error("no push sender is known here: this device reads by its own clock")]
-    NoPushSender,
-    /// Not a subscription, token or secret of the form that is needed.
-    #[error("that is no address at which a device can be woken")]
-    InvalidPushAddress,
-    /// This device has not been registered to be woken.
-    #[error("this device is not registered to be woken")]
-    NotWoken,
-    /// Others were faster every time.
-    #[error("the group changed too often meanwhile; try again")]
-    Contention,
-}
-
-/// What another user (or a service in their name) sent does not verify.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PeerError {
-    /// The record behind a handle is not signed by its credential.
-    #[error("the record of the handle is not its owner's")]
-    HandleRecord,
-    /// A KeyPackage is not valid or not of the contact it was claimed for.
-    #[error("a KeyPackage of a contact does not verify")]
-    KeyPackage,
-    /// A leaf's identity link does not open or is not of whom it should be.
-    #[error("an identity link does not verify")]
-    IdentityLink,
-    /// What the service keeps for those who are invited is not there or not right.
-    #[error("the service shows nothing by which an invitation can be followed")]
-    JoinRecord,
-    /// Who points to an invitation says something else of the group's journal than the service: one
-    /// of them is wrong.
-    #[error("an invitation points to another journal than the service")]
-    Pointer,
-    /// An invitation is not attributed to a contact.
-    #[error("an invitation is not from a contact")]
-    Attribution,
-    /// A connection group is not as its request says.
-    #[error("a connection group does not match its request")]
-    ConnectionGroup,
-    /// A message does not decrypt or decode.
-    #[error("a message of the group is not valid")]
-    Message,
-    /// A message uses a key that was used before, or one that is out of reach.
-    #[error("a message of the group is under a key that cannot be used")]
-    MessageKey,
-    /// A commit by the own leaf that this client has not made.
-    #[error("another copy of this client is in use")]
-    OtherCopy,
-    /// A commit that this client has made, and given up since the service refused it.
-    #[error("the service plays a commit of this client that it has refused")]
-    GivenUp,
-    /// A commit is not valid.
-    #[error("a commit of the group is not valid")]
-    Commit,
-    /// An entry of a journal does not open under the keys of its step.
-    #[error("an entry of the group's journal does not open")]
-    Entry,
-    /// What this client came in by is not where the service says.
-    #[error("the group's journal has something else where this client came in")]
-    Place,
-    /// The end of a journal is not signed by the service, or a member says of it what is not.
-    #[error("the end of the group's journal is not signed")]
-    Head,
-    /// The service has shown two journals.
-    #[error("the service has shown different journals of the group")]
-    Split,
-    /// A commit of a member begins a segment that the service does not know.
-    #[error("a commit leads to where the service has nothing")]
-    Stranded,
-    /// The former wrapper key is not sealed as it must be: who comes later cannot see who is who.
-    #[error("a commit hides from newcomers who the members are")]
-    Wrapper,
-    /// It asks for something that cannot be done here.
-    #[error("what somebody sent cannot be carried out")]
-    Unusable,
-    /// A group is said to be at an epoch that no group comes to.
-    #[error("a group is said to be at an epoch that no group comes to")]
-    Epoch,
-    /// A message that the service said to have accepted is not in the journal.
-    #[error("the service has accepted a message and does not show it")]
-    Withheld,
-    /// A proposal is not valid.
-    #[error("a proposal in the group is not valid")]
-    Proposal,
-    /// The policy of a group is malformed.
-    #[error("the policy of a group is malformed")]
-    Policy,
-    /// A message or commit of somebody whom the group's policy does not allow it.
-    #[error("a member did what the group's policy forbids")]
-    NotPermitted,
-    /// The service's view of the group is not this client's.
-    #[error("the service and this client disagree about the group: {0}")]
-    Disagreement(&'static str),
-    /// A commit removes members and keeps the state key, so that they could go on reading the
-    /// state.
-    #[error("a commit removes members without changing the state key")]
-    RemovalWithoutRotation,
-    /// The group that the service shows to somebody outside is not the one that this client knows
-    /// of.
-    #[error("the group that the service shows cannot be authenticated: {0}")]
-    Unauthenticated(&'static str),
-    /// The service has a member removed for a reason that is not true.
-    #[error("the service removes a member for a reason that contradicts what was seen: {0}")]
-    FalseRemoval(&'static str),
-    /// A commit changes the external senders otherwise than the service has announced, or has
-    /// members removed on the word of one who is not the service.
-    #[error("a commit relies on an external sender that is not the service")]
-    ExternalSenders,
-}
-
-/// What the service announces is not taken: it could mark this client. What was taken before stays
-/// in use.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DirectoryError {
-    /// Tokens are asked for under a challenge of configured names and an empty redemption context,
-    /// and no other.
-    #[error("the service's token challenge is not the configured one: {0} differs")]
-    Challenge(&'static str),
-    /// Operators show different values of it.
-    #[error("the service's directory is not the same everywhere: {0} differs")]
-    Differs(String),
-    /// No operation costs so much.
-    #[error("the service's directory asks too high a price: {0}")]
-    Price(&'static str),
-    /// More keys than a rotation needs could serve to sort users.
-    #[error("the service's directory has more keys than a rotation needs: {0}")]
-    TooManyKeys(&'static str),
-    /// A member that is not as it must be.
-    #[error("the service's directory is not valid: {0}")]
-    Member(&'static str),
-}
-
 /// No token could be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -521,7 +221,6 @@ pub enum LocalError {
     /// There is no thread or runtime to be had.
     #[error("no thread can be started")]
     Thread(#[source] std::io::Error),
-    /// The database.
     #[error("the database failed")]
     Database(#[source] DatabaseError),
     /// The database was written by a later release.
@@ -626,69 +325,6 @@ impl Error {
         match self {
             Self::Refused(refusal) => Some(refusal.problem),
             _ => None,
-        }
-    }
-}
-
-impl UsageError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::NotInitialised => "not-initialised",
-            Self::NoHandle => "no-handle",
-            Self::HandleRegistered(_) => "handle-registered",
-            Self::InvalidHandle => "invalid-handle",
-            Self::InvalidId => "invalid-id",
-            Self::OwnHandle => "own-handle",
-            Self::AlreadyConnected(_) => "already-connected",
-            Self::UnknownContact(_) => "unknown-contact",
-            Self::UnknownRequest(_) => "unknown-request",
-            Self::UnknownGroup(_) => "unknown-group",
-            Self::GroupExists(_) => "group-exists",
-            Self::InvalidGroupName => "invalid-group-name",
-            Self::NotAMember(_) => "not-a-member",
-            Self::AlreadyAMember(_) => "already-a-member",
-            Self::NotInGroup(_) => "not-in-group",
-            Self::WouldLeaveBehind(_) => "would-leave-behind",
-            Self::NobodyNamed => "nobody-named",
-            Self::TooMany(_) => "too-many",
-            Self::RequestExpired => "request-expired",
-            Self::InvalidStack(_) => "invalid-stack",
-            Self::SameOperator(..) => "same-operator",
-            Self::InvalidAccountToken => "invalid-account-token",
-            Self::GroupLost(_) => "group-lost",
-            Self::NewMembers { .. } => "new-members",
-            Self::UnverifiedMember(_) => "unverified-member",
-            Self::InvalidLinkCode => "invalid-link-code",
-            Self::NoPushSender => "no-push-sender",
-            Self::InvalidPushAddress => "invalid-push-address",
-            Self::NotWoken => "not-woken",
-            Self::NobodyHeard(_) => "nobody-heard",
-            Self::NumbersDiffer => "numbers-differ",
-            Self::NotLinking => "not-linking",
-            Self::AlreadyInUse => "already-in-use",
-            Self::InvalidDeviceName => "invalid-device-name",
-            Self::UnknownDevice(_) => "unknown-device",
-            Self::NotABackup => "not-a-backup",
-            Self::NewerBackup => "newer-backup",
-            Self::WrongBackupKey => "wrong-backup-key",
-            Self::GroupRefused(_) => "group-refused",
-            Self::Leaving(_) => "leaving",
-            Self::NotPermitted => "not-permitted",
-            Self::PartlyRestored(_) => "partly-restored",
-            Self::Banned(_) => "banned",
-            Self::BannedYourself(_) => "banned-yourself",
-            Self::NotBanned(_) => "not-banned",
-            Self::Policy(_) => "policy",
-            Self::UnknownRole(_) => "unknown-role",
-            Self::InvalidJoinCode => "invalid-join-code",
-            Self::JoinCodeExpired => "join-code-expired",
-            Self::UnknownCiphersuite(_) => "unknown-ciphersuite",
-            Self::NotReportable(_) => "not-reportable",
-            Self::InvalidGreeting => "invalid-greeting",
-            Self::EmptyText => "empty-text",
-            Self::TextTooLong => "text-too-long",
-            Self::TextNotUtf8 => "text-not-utf8",
-            Self::Contention => "contention",
         }
     }
 }
@@ -800,7 +436,7 @@ mod tests {
     /// The rows of `docs/errors.md`: of what the caller did, from the sources, and of what the
     /// service refuses.
     fn documented_rows() -> Vec<String> {
-        let source = include_str!("error.rs");
+        let source = include_str!("error/usage.rs");
         let between = |from: &str| {
             let (_, rest) = source.split_once(from).unwrap();
             rest.split_once("\n}\n").unwrap().0

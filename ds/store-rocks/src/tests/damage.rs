@@ -2,6 +2,7 @@
 //! handed out that was not written.
 
 use std::fs;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 

@@ -174,7 +174,7 @@ impl OtherLeaf {
             &key.public,
             &real,
             &real_key,
-            &ConnectionKey::random().unwrap(),
+            &ConnectionKey::new(crypto::random().unwrap()),
         )
         .unwrap();
         let credential =
