@@ -26,25 +26,21 @@
 )]
 mod support;
 
+#[allow(dead_code, reason = "another bench needs more of it")]
+mod bare;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bare::{each, mls, thread_time};
 use mimimi_client::in_process::{Answer, Service};
 use mimimi_client::{Client, Event, Options};
-use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, MlsGroup, MlsGroupCreateConfig,
-    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolMessage,
-    StagedWelcome,
-};
-use openmls_basic_credential::SignatureKeyPair;
-use openmls_rust_crypto::OpenMlsRustCrypto;
 use protocol::directory::Directory;
 use protocol::operation::Operation;
 use rustix::time::{ClockId, clock_gettime};
 use support::{Homes, InProcess};
-use tls_codec::DeserializeBytes as _;
 use tokio::runtime::Builder;
 
 const GROUP: &str = "measured";
@@ -97,10 +93,6 @@ impl Service for Timed {
         *self.spent.lock().unwrap() += thread_time() - began;
         directory
     }
-}
-
-fn thread_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
 fn process_time() -> Duration {
@@ -277,7 +269,7 @@ impl Bare {
     }
 
     fn measure() -> Self {
-        let (encrypt, decrypt) = mls("x".repeat(TEXT).as_bytes());
+        let (encrypt, decrypt, _) = mls("x".repeat(TEXT).as_bytes());
         let directory = tempfile::tempdir().unwrap();
         let db = rusqlite::Connection::open(directory.path().join("db")).unwrap();
         db.execute_batch(
@@ -298,64 +290,4 @@ impl Bare {
             write,
         }
     }
-}
-
-/// The median of calls, µs of this thread.
-fn each(calls: usize, mut call: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..calls)
-        .map(|_| {
-            let began = thread_time();
-            call();
-            (thread_time() - began).as_secs_f64() * 1e6
-        })
-        .collect();
-    times.sort_unstable_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// Two members with their secrets in memory: to encrypt and to decrypt.
-fn mls(text: &[u8]) -> (f64, f64) {
-    const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-    let [alice, bob] = [(); 2].map(|()| OpenMlsRustCrypto::default());
-    let [alices, bobs] = [(); 2].map(|()| {
-        let key = SignatureKeyPair::new(SUITE.signature_algorithm()).unwrap();
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(b"member".to_vec()).into(),
-            signature_key: key.public().into(),
-        };
-        (key, credential)
-    });
-    let config = MlsGroupCreateConfig::builder()
-        .ciphersuite(SUITE)
-        .use_ratchet_tree_extension(true)
-        .build();
-    let mut sending = MlsGroup::new(&alice, &alices.0, &config, alices.1).unwrap();
-    let package = KeyPackage::builder()
-        .build(SUITE, &bob, &bobs.0, bobs.1)
-        .unwrap();
-    let added = [package.key_package().clone()];
-    let (_, welcome, _) = sending.add_members(&alice, &alices.0, &added).unwrap();
-    sending.merge_pending_commit(&alice).unwrap();
-    let read = |message: MlsMessageOut| {
-        MlsMessageIn::tls_deserialize_exact_bytes(&message.to_bytes().unwrap()).unwrap()
-    };
-    let MlsMessageBodyIn::Welcome(welcome) = read(welcome).extract() else {
-        panic!("a Welcome");
-    };
-    let joining = MlsGroupJoinConfig::default();
-    let mut receiving = StagedWelcome::new_from_welcome(&bob, &joining, welcome, None)
-        .and_then(|welcome| welcome.into_group(&bob))
-        .unwrap();
-    let mut messages = Vec::new();
-    let encrypt = each(500, || {
-        let message = sending.create_message(&alice, &alices.0, text).unwrap();
-        messages.push(message);
-    });
-    let mut messages = messages.into_iter();
-    let decrypt = each(500, || {
-        let message = read(messages.next().unwrap());
-        let message: ProtocolMessage = message.try_into_protocol_message().unwrap();
-        receiving.process_message(&bob, message).unwrap();
-    });
-    (encrypt, decrypt)
 }

@@ -29,7 +29,7 @@ use protocol::codec::WireSecret;
 use crate::CryptoError;
 use crate::secret::Secret;
 
-macro_rules! role_keys {
+macro_rules! keys {
     ($($(#[$doc:meta])* $name:ident;)+) => {
         $(
             $(#[$doc])*
@@ -43,14 +43,6 @@ macro_rules! role_keys {
                     Self(Secret::new(bytes))
                 }
 
-                /// A fresh random key.
-                ///
-                /// # Errors
-                /// [`CryptoError::Backend`] if the operating system has no randomness.
-                pub fn random() -> Result<Self, CryptoError> {
-                    Secret::random().map(Self)
-                }
-
                 /// The bytes, for the primitive that needs them.
                 #[must_use]
                 pub fn expose(&self) -> &[u8; 32] {
@@ -61,6 +53,12 @@ macro_rules! role_keys {
                 #[must_use]
                 pub fn to_wire(&self) -> WireSecret {
                     WireSecret::new(*self.0.expose())
+                }
+            }
+
+            impl From<[u8; 32]> for $name {
+                fn from(bytes: [u8; 32]) -> Self {
+                    Self::new(bytes)
                 }
             }
 
@@ -80,7 +78,9 @@ macro_rules! role_keys {
     };
 }
 
-role_keys! {
+pub(crate) use keys;
+
+keys! {
     /// Derives the identity link keys of its owner's credentials.
     ConnectionKey;
     /// Opens the identity link of one credential.

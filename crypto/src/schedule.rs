@@ -30,56 +30,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::CryptoError;
 use crate::kdf;
+use crate::keys::keys;
 use crate::secret::Secret;
-
-macro_rules! keys {
-    ($($(#[$doc:meta])* $name:ident;)+) => {
-        $(
-            $(#[$doc])*
-            #[derive(Debug, PartialEq, Eq)]
-            pub struct $name(Secret<32>);
-
-            impl $name {
-                /// Takes key bytes over.
-                #[must_use]
-                pub fn new(bytes: [u8; 32]) -> Self {
-                    Self(Secret::new(bytes))
-                }
-
-                /// The bytes, for the primitive that needs them.
-                #[must_use]
-                pub fn expose(&self) -> &[u8; 32] {
-                    self.0.expose()
-                }
-
-                /// The key as a wire type, for sending to a recipient who may have it.
-                #[must_use]
-                pub fn to_wire(&self) -> WireSecret {
-                    WireSecret::new(*self.0.expose())
-                }
-            }
-
-            impl From<[u8; 32]> for $name {
-                fn from(bytes: [u8; 32]) -> Self {
-                    Self::new(bytes)
-                }
-            }
-
-            impl From<&WireSecret> for $name {
-                fn from(secret: &WireSecret) -> Self {
-                    Self::new(*secret.expose())
-                }
-            }
-
-            impl TryFrom<&[u8]> for $name {
-                type Error = CryptoError;
-                fn try_from(bytes: &[u8]) -> Result<Self, CryptoError> {
-                    <[u8; 32]>::try_from(bytes).map(Self::new).map_err(|_| CryptoError::InvalidKey)
-                }
-            }
-        )+
-    };
-}
 
 fn derived<T: From<[u8; 32]>>(secret: &[u8; 32], label: &str) -> T {
     kdf::derive::<32>(secret, label, &[]).into()

@@ -111,7 +111,7 @@ impl Leaf {
             &key.public(),
             &real,
             &identity,
-            &ConnectionKey::random().unwrap(),
+            &ConnectionKey::new(crypto::random().unwrap()),
         )
         .unwrap();
         Self {

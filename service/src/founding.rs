@@ -186,6 +186,21 @@ impl Refusal {
         let path = path.to_owned();
         |error| Self::Io { path, error }
     }
+
+    /// Why RocksDB does not open a directory, by its own words: `is_io` if it calls that an error
+    /// of input or output.
+    #[must_use]
+    pub fn of_rocksdb(path: &Path, is_io: bool, what: String) -> Self {
+        let path = path.to_owned();
+        if is_io && (what.contains("While lock file") || what.contains("lock hold by")) {
+            Self::InUse { path }
+        } else if is_io && !what.contains("No such file") {
+            let error = io::Error::other(what);
+            Self::Io { path, error }
+        } else {
+            Self::Damaged { path, what }
+        }
+    }
 }
 
 /// Makes the directory of a new store, mode 0700, or takes an empty one that is there.

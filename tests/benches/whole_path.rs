@@ -19,6 +19,9 @@
     reason = "a benchmark"
 )]
 
+#[path = "../../client/benches/bare/mod.rs"]
+mod bare;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -27,20 +30,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use bare::{at, each, median, mls};
 use client::{Client, Event, Following, Options};
 use end_to_end::{LogLevel, MUCH, Service, Stack, device, patient};
 use futures::future::join_all;
 use oblivious::{Aead, Kem, Key, whole};
-use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, MlsGroup, MlsGroupCreateConfig,
-    MlsGroupJoinConfig, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolMessage,
-    StagedWelcome,
-};
-use openmls_basic_credential::SignatureKeyPair;
-use openmls_rust_crypto::OpenMlsRustCrypto;
 use rocksdb::{DB, WriteOptions};
 use rustix::time::{ClockId, clock_gettime};
-use tls_codec::DeserializeBytes as _;
 use tokio::runtime::{Builder, Runtime};
 use xtask::http;
 
@@ -254,15 +250,6 @@ fn cpu(pid: u64, is_counted: impl Fn(&str) -> bool) -> f64 {
         .sum()
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    at(&mut figures, 50)
-}
-
-fn at(figures: &mut [f64], percent: usize) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[(figures.len() * percent / 100).min(figures.len() - 1)]
-}
-
 struct Prepared {
     stack: Stack,
     founder: Client,
@@ -461,20 +448,6 @@ struct Bare {
     open: f64,
 }
 
-/// The median of calls, µs of this thread.
-fn each(calls: usize, mut call: impl FnMut()) -> f64 {
-    let now = || {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::try_from(time).unwrap()
-    };
-    let times = (0..calls).map(|_| {
-        let start = now();
-        call();
-        now().saturating_sub(start).as_secs_f64() * 1e6
-    });
-    median(times.collect())
-}
-
 impl Bare {
     fn measure() -> Self {
         let text = "x".repeat(TEXT);
@@ -530,52 +503,4 @@ impl Bare {
             self.encrypt + self.seal
         );
     }
-}
-
-/// Two members with their secrets in memory: to encrypt, to decrypt, and a message.
-fn mls(text: &[u8]) -> (f64, f64, Vec<u8>) {
-    const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-    let [alice, bob] = [(); 2].map(|()| OpenMlsRustCrypto::default());
-    let [alices, bobs] = [(); 2].map(|()| {
-        let key = SignatureKeyPair::new(SUITE.signature_algorithm()).unwrap();
-        let credential = CredentialWithKey {
-            credential: BasicCredential::new(b"member".to_vec()).into(),
-            signature_key: key.public().into(),
-        };
-        (key, credential)
-    });
-    let config = MlsGroupCreateConfig::builder()
-        .ciphersuite(SUITE)
-        .use_ratchet_tree_extension(true)
-        .build();
-    let mut sending = MlsGroup::new(&alice, &alices.0, &config, alices.1).unwrap();
-    let package = KeyPackage::builder()
-        .build(SUITE, &bob, &bobs.0, bobs.1)
-        .unwrap();
-    let added = [package.key_package().clone()];
-    let (_, welcome, _) = sending.add_members(&alice, &alices.0, &added).unwrap();
-    sending.merge_pending_commit(&alice).unwrap();
-    let read = |message: MlsMessageOut| {
-        MlsMessageIn::tls_deserialize_exact_bytes(&message.to_bytes().unwrap()).unwrap()
-    };
-    let MlsMessageBodyIn::Welcome(welcome) = read(welcome).extract() else {
-        panic!("a Welcome");
-    };
-    let joining = MlsGroupJoinConfig::default();
-    let mut receiving = StagedWelcome::new_from_welcome(&bob, &joining, welcome, None)
-        .and_then(|welcome| welcome.into_group(&bob))
-        .unwrap();
-    let mut messages = Vec::new();
-    let encrypt = each(500, || {
-        let message = sending.create_message(&alice, &alices.0, text).unwrap();
-        messages.push(message);
-    });
-    let bytes = messages[0].to_bytes().unwrap();
-    let mut messages = messages.into_iter();
-    let decrypt = each(500, || {
-        let message = read(messages.next().unwrap());
-        let message: ProtocolMessage = message.try_into_protocol_message().unwrap();
-        receiving.process_message(&bob, message).unwrap();
-    });
-    (encrypt, decrypt, bytes)
 }

@@ -18,10 +18,17 @@ const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 /// Beside the tables of the MLS library.
 const BESIDE_MLS: &str = include_str!("schema/mls.sql");
 
+/// Beside `openmls_group_data`, whose rows are a group's: each change of these draws a new stamp.
+const STAMPED: [&str; 3] = [
+    "mls_secret_pieces",
+    "openmls_proposals",
+    "openmls_own_leaf_nodes",
+];
+
 /// An answer is acted on (acknowledgements above all) after the row is durable, hence FULL. Deleted
-/// key material is overwritten, not only unlinked. What the journal holds of it goes after a hundred
-/// pages, some ten messages, and not after the thousand that are usual: then it begins anew, and is
-/// cut.
+/// key material is overwritten, not only unlinked. What the journal holds of it goes after a
+/// hundred pages, some ten messages, and not after the thousand that are usual: then it begins
+/// anew, and is cut.
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;
     PRAGMA wal_autocheckpoint = 100; PRAGMA journal_size_limit = 0;";
@@ -68,6 +75,15 @@ fn prepare(mut connection: Connection) -> Result<Connection, Error> {
         .run_migrations()
         .map_err(crate::error::mls)?;
     connection.execute_batch(BESIDE_MLS)?;
+    for table in STAMPED {
+        for (change, row) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
+            connection.execute_batch(&format!(
+                "CREATE TRIGGER IF NOT EXISTS stamp_{table}_{change} AFTER {change} ON {table} BEGIN
+                    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = {row}.group_id;
+                END"
+            ))?;
+        }
+    }
     Ok(connection)
 }
 

@@ -21,7 +21,7 @@ mod tables;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
@@ -68,7 +68,6 @@ pub enum OpenError {
     /// It is not the one, or not whole.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -269,18 +268,6 @@ fn has_its_files(path: &Path, damaged: Option<String>) -> Result<(), Refusal> {
     damaged.map_or(Ok(()), |what| Err(Refusal::Damaged { path, what }))
 }
 
-/// Why RocksDB does not open a directory, in words for its operator.
 fn refusal(path: &Path, error: &rocksdb::Error) -> Refusal {
-    let path: PathBuf = path.to_owned();
-    let what = error.to_string();
-    match error.kind() {
-        ErrorKind::IOError if what.contains("While lock file") || what.contains("lock hold by") => {
-            Refusal::InUse { path }
-        }
-        ErrorKind::IOError if !what.contains("No such file") => Refusal::Io {
-            path,
-            error: std::io::Error::other(what),
-        },
-        _ => Refusal::Damaged { path, what },
-    }
+    Refusal::of_rocksdb(path, error.kind() == ErrorKind::IOError, error.to_string())
 }

@@ -178,17 +178,6 @@ fn options_for(recovery: DBRecoveryMode) -> Options {
     options
 }
 
-/// Why RocksDB does not open a directory, in words for its operator.
 fn refusal(path: &Path, error: &rocksdb::Error) -> Refusal {
-    let (path, what) = (path.to_owned(), error.to_string());
-    match error.kind() {
-        ErrorKind::IOError if what.contains("While lock file") || what.contains("lock hold by") => {
-            Refusal::InUse { path }
-        }
-        ErrorKind::IOError if !what.contains("No such file") => Refusal::Io {
-            path,
-            error: std::io::Error::other(what),
-        },
-        _ => Refusal::Damaged { path, what },
-    }
+    Refusal::of_rocksdb(path, error.kind() == ErrorKind::IOError, error.to_string())
 }

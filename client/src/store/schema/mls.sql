@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS mls_secret_pieces (
 );
 
 -- Each state of a group in the MLS library's tables has a name of its own, drawn by whatever change
--- leads to it: who has loaded a group sees by it whether that is still how it stands.
+-- leads to it: who has loaded a group sees by it whether that is still how it stands. Changes of
+-- other tables of a group draw one too (`store/database.rs`).
 
 CREATE TABLE IF NOT EXISTS mls_stamps (
     group_id BLOB PRIMARY KEY,
@@ -28,40 +29,4 @@ END;
 -- Of a group that is gone nothing stays.
 CREATE TRIGGER IF NOT EXISTS stamp_data_deleted AFTER DELETE ON openmls_group_data BEGIN
     DELETE FROM mls_stamps WHERE group_id = OLD.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_secrets_inserted AFTER INSERT ON mls_secret_pieces BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = NEW.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_secrets_updated AFTER UPDATE ON mls_secret_pieces BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = NEW.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_secrets_deleted AFTER DELETE ON mls_secret_pieces BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = OLD.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_proposal_inserted AFTER INSERT ON openmls_proposals BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = NEW.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_proposal_updated AFTER UPDATE ON openmls_proposals BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = NEW.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_proposal_deleted AFTER DELETE ON openmls_proposals BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = OLD.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_leaf_inserted AFTER INSERT ON openmls_own_leaf_nodes BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = NEW.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_leaf_updated AFTER UPDATE ON openmls_own_leaf_nodes BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = NEW.group_id;
-END;
-
-CREATE TRIGGER IF NOT EXISTS stamp_leaf_deleted AFTER DELETE ON openmls_own_leaf_nodes BEGIN
-    UPDATE mls_stamps SET stamp = randomblob(16) WHERE group_id = OLD.group_id;
 END;
