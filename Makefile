@@ -36,7 +36,7 @@ ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test test-crates test-processes bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -71,16 +71,17 @@ demo: build
 	@$(XTASK) demo
 
 # The same random input each time, so that what passes here passes anywhere: `make fuzz` and `make soak` draw anew.
-test test-crates test-processes: export PROPTEST_RNG_SEED ?= 1
-test test-crates test-processes: export HISTORY_SEED ?= 1
-# Twice as many tests as cores at a time: most of them wait for processes, clocks and patience.
-test test-crates test-processes: export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
+test-crates test-processes test-postgres: export PROPTEST_RNG_SEED ?= 1
+test-crates test-processes test-postgres: export HISTORY_SEED ?= 1
+# More tests than cores at a time: most of them wait for processes, clocks and patience.
+test-crates test-processes: export RUST_TEST_THREADS ?= $(shell echo $$(( 2 * $$(nproc) )))
+test-postgres: export RUST_TEST_THREADS ?= $(shell nproc)
 
-# All is built first. Then two halves run beside each other, since most tests wait; each is shown
+# All is built first. Then three parts run beside each other, since most tests wait; each is shown
 # when it has ended.
 test: programs
 	$(CARGO) test $(TESTED) --workspace --no-run
-	$(MAKE) --jobs 2 --output-sync=target test-crates test-processes
+	$(MAKE) --jobs 3 --output-sync=target test-crates test-processes test-postgres
 
 test-crates:
 	$(CARGO) test $(TESTED) --workspace $(OTHERS)
@@ -88,6 +89,8 @@ test-crates:
 
 test-processes:
 	$(CARGO) test $(TESTED) --workspace $(END_TO_END)
+
+test-postgres:
 ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END) -- $(addprefix --skip=,$(ON_ANY_ENGINE))'
 endif
