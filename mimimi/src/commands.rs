@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use basis::http_date;
 use client::{
     Client, Endpoints, Error, Event, Evidence, LocalError, MAX_TEXT, Options, RemovalReason,
     StopReason, StoreChange, StoredEvent, UsageError,
@@ -459,11 +460,22 @@ fn named(event: &Event) -> Event {
 
 fn reason(why: RemovalReason) -> String {
     match why {
-        RemovalReason::Inactive(week) => format!("it has changed nothing since week {week}"),
+        RemovalReason::Inactive(week) => {
+            format!(
+                "it has changed nothing since the week of {}",
+                first_day(week)
+            )
+        }
         RemovalReason::NeverCame => "it never came".to_owned(),
         RemovalReason::OwnWish => "it wished to leave".to_owned(),
         _ => "for a reason of a later release".to_owned(),
     }
+}
+
+/// The first day of a week since 1970.
+fn first_day(week: u16) -> String {
+    let date = http_date::format(u64::from(week) * 7 * 86_400_000);
+    date.get(5..16).unwrap_or_default().to_owned()
 }
 
 fn line(event: &Event) -> String {
@@ -607,7 +619,9 @@ fn line(event: &Event) -> String {
             name,
             why: why @ (StopReason::RemovedByService | StopReason::Expired),
         } => {
-            format!("the connection with {name} has stopped: {why}; disconnect, and connect again")
+            format!(
+                "the connection with {name} has stopped: {why}; to connect anew: mimimi connect {name}"
+            )
         }
         Event::ConnectionLost { name, why } => {
             format!(
@@ -680,5 +694,19 @@ fn line(event: &Event) -> String {
             format!("[{group}] {by} put another group in its place")
         }
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_is_shown_as_its_first_day() {
+        let reason = reason(RemovalReason::Inactive(2976));
+        assert_eq!(
+            reason,
+            "it has changed nothing since the week of 14 Jan 2027"
+        );
     }
 }

@@ -20,7 +20,6 @@ pub enum Event {
     Message {
         /// Name of the group.
         group: String,
-        /// The group.
         group_id: GroupId,
         /// Which message.
         message: MessageId,
@@ -39,7 +38,6 @@ pub enum Event {
     MessageSent {
         /// Name of the group.
         group: String,
-        /// The group.
         group_id: GroupId,
         /// Which message.
         message: MessageId,
@@ -48,7 +46,6 @@ pub enum Event {
     MessageFailed {
         /// Name of the group.
         group: String,
-        /// The group.
         group_id: GroupId,
         /// Which message.
         message: MessageId,
@@ -262,7 +259,6 @@ pub enum Event {
     MessageWithheld {
         /// Name of the group.
         group: String,
-        /// The group.
         group_id: GroupId,
         /// Which message.
         message: MessageId,
@@ -282,19 +278,17 @@ pub enum Event {
     GroupLost {
         /// Name of the group.
         group: String,
-        /// Why.
         why: StopReason,
     },
-    /// As [`Event::GroupLost`], for the connection with a contact.
+    /// As [`Event::GroupLost`], for the connection with a contact. Where rejoining does not lead
+    /// back, `Client::connect` asks the contact to connect anew.
     ConnectionLost {
         /// The contact.
         name: String,
-        /// Why.
         why: StopReason,
     },
     /// As [`Event::GroupLost`], for what this user's devices tell each other.
     DevicesLost {
-        /// Why.
         why: StopReason,
     },
     /// Somebody came into a group from outside who cannot show who that is: nothing is sent there
