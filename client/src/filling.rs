@@ -100,11 +100,9 @@ pub struct Schedule {
 /// What a schedule says at some time.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Not yet.
     NotYet,
     /// Not now either: as the schedule says that is to be kept.
     PutOff(Schedule),
-    /// Now.
     Now,
 }
 

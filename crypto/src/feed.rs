@@ -46,7 +46,6 @@ pub struct CheckedTick {
     pub previous: Digest,
     /// What the next tick of this resolution has as its `previous`.
     pub hash: Digest,
-    /// Its tags.
     pub tags: TagSet,
 }
 

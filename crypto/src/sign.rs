@@ -14,7 +14,6 @@ pub const P256_PUBLIC_KEY_LEN: usize = 65;
 /// The signature schemes of the ciphersuites that are taken (RFC 8446 §4.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `ed25519`.
     Ed25519,
     /// `ecdsa_secp256r1_sha256`.
     EcdsaP256,
@@ -76,7 +75,6 @@ impl std::fmt::Debug for SignatureKeyPair {
 /// The key pair of a leaf or of the service as an external sender, in the scheme of the group.
 #[derive(Debug)]
 pub enum LeafKeyPair {
-    /// Ed25519.
     Ed25519(SignatureKeyPair),
     /// ECDSA over P-256.
     EcdsaP256(P256KeyPair),

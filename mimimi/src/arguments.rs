@@ -75,8 +75,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: DeviceCommand,
     },
-    /// Have this device woken when there is news. The push sender learns when, and with whom at about
-    /// the same time
+    /// Have this device woken when there is news. The push sender learns when, and with whom at
+    /// about the same time
     Push {
         #[command(subcommand)]
         command: PushCommand,

@@ -6,8 +6,8 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /` | opens a `message/ohttp-req`, asks the delivery service, seals the answer |
-//! | `POST /` | the same for `message/ohttp-chunked-req`, answering while the delivery service does |
-//! | `POST /.well-known/ohttp-gateway` | the same: the place where RFC 9540 has a gateway by default |
+//! | `POST /` | the same for `message/ohttp-chunked-req`, answering as the delivery service does |
+//! | `POST /.well-known/ohttp-gateway` | the same: where RFC 9540 has a gateway by default |
 //! | `GET` of either of them and of `/ohttp-keys` | the key configurations |
 //! | `GET /service-directory` | the directory of the delivery service: public, for mirrors |
 //! | `GET /feed/latest`, `GET /feed/SECONDS/NUMBER` | its activity feed: public, for mirrors |

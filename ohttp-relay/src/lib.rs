@@ -4,12 +4,14 @@
 //! to a gateway is that ciphertext and a fixed set of headers, the same for everybody. It holds no
 //! key of requests and links no code that could decrypt them.
 //!
-//! | route | does |
-//! |---|---|
-//! | `POST /`, `POST /NAME` | forwards a `message/ohttp-req` or `message/ohttp-chunked-req` to the gateway of that path |
-//! | `GET /ohttp-keys`, `GET /NAME/ohttp-keys` | mirrors the gateway's key configurations, so that the gateway sees no client |
-//! | `GET /service-directory`, `GET /NAME/service-directory` | mirrors the directory of the service behind the gateway |
-//! | `GET /feed/latest`, `GET /feed/SECONDS/NUMBER`, also below `/NAME` | mirrors the activity feed of that service, unless it is off |
+//! * `POST /`, `POST /NAME`: forwards a `message/ohttp-req` or `message/ohttp-chunked-req` to the
+//!   gateway of that path.
+//! * `GET /ohttp-keys`, `GET /NAME/ohttp-keys`: mirrors the gateway's key configurations, so that
+//!   the gateway sees no client.
+//! * `GET /service-directory`, `GET /NAME/service-directory`: mirrors the directory of the service
+//!   behind the gateway.
+//! * `GET /feed/latest`, `GET /feed/SECONDS/NUMBER`, also below `/NAME`: mirrors the activity feed
+//!   of that service, unless it is off.
 //!
 //! A request is collected before it goes on; answers pass through in pieces.
 

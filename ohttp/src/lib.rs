@@ -3,10 +3,12 @@
 //!
 //! | | client | gateway |
 //! |---|---|---|
-//! | whole messages | [`whole::seal`], [`whole::ResponseOpener`] | [`whole::open`], [`whole::ResponseSealer`] |
+//! | a message | [`whole::seal`] | [`whole::open`] |
+//! | its answer | [`whole::ResponseOpener`] | [`whole::ResponseSealer`] |
 //! | a request in chunks | [`chunked::RequestEncoder`] | [`chunked::RequestDecoder`] |
 //! | a response in chunks | [`chunked::ResponseDecoder`] | [`chunked::ResponseEncoder`] |
-//! | key configurations | [`configs::usable`], [`PublicKey::of_config`] | [`Key::config`], [`configs::list`] |
+//! | key configurations | [`configs::usable`] | [`configs::list`] |
+//! | one of them | [`PublicKey::of_config`] | [`Key::config`] |
 //! | inside | the `bhttp` crate | [`binary_http`] |
 
 pub mod binary_http;

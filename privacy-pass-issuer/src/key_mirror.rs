@@ -1,7 +1,7 @@
 //! A mirror of an OHTTP gateway's key configurations, and of directory and activity feed of the
-//! service behind it, for clients that take neither their relay nor the service at its word: the issuer's operator is
-//! another, and reaches the gateway by another way. The same bytes for everybody; they are not
-//! looked into ([`service::mirror`]).
+//! service behind it, for clients that take neither their relay nor the service at its word: the
+//! issuer's operator is another, and reaches the gateway by another way. The same bytes for
+//! everybody; they are not looked into ([`service::mirror`]).
 
 use std::path::Path;
 use std::sync::Arc;

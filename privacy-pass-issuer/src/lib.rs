@@ -10,17 +10,20 @@
 //! privacy-pass-issuer --config issuer.toml
 //! ```
 //!
-//! | route | does |
-//! |---|---|
-//! | `GET /.well-known/private-token-issuer-directory` | the token keys: `application/private-token-issuer-directory` (RFC 9578 §4) |
-//! | `POST /token-request` | one blind signature: `application/private-token-request` → `application/private-token-response` (RFC 9578 §6) |
-//! | `POST /token-request` | several: `application/private-token-generic-batch-request` → `…-generic-batch-response` (draft-ietf-privacypass-batched-tokens §6) |
-//! | `GET /ohttp-keys`, if `ohttp_gateway` is configured | a mirror of that gateway's key configurations |
-//! | `GET /service-directory`, with it | a mirror of the directory of the service behind it |
-//! | `GET /feed/latest`, `GET /feed/SECONDS/NUMBER`, with it | a mirror of the activity feed of that service |
-//! | `GET /.well-known/mimimi-reporting` | the certificate keys (`protocol::reporting::ReportingDirectory`) |
-//! | `POST /reporting-certificate` | `application/mimimi-certificate-request` → `application/mimimi-certificate` |
-//! | `POST /abuse-report` | `application/mimimi-abuse-report` → 202; see `docs/abuse.md` |
+//! * `GET /.well-known/private-token-issuer-directory`: the token keys,
+//!   `application/private-token-issuer-directory` (RFC 9578 §4).
+//! * `POST /token-request`: one blind signature, `application/private-token-request` →
+//!   `application/private-token-response` (RFC 9578 §6). Or several,
+//!   `application/private-token-generic-batch-request` → `…-generic-batch-response`
+//!   (draft-ietf-privacypass-batched-tokens §6).
+//! * `GET /ohttp-keys`, `/service-directory`, `/feed/latest`, `/feed/SECONDS/NUMBER`, if
+//!   `ohttp_gateway` is configured: mirrors of that gateway's key configurations, and of the
+//!   directory and the activity feed of the service behind it.
+//! * `GET /.well-known/mimimi-reporting`: the certificate keys
+//!   (`protocol::reporting::ReportingDirectory`).
+//! * `POST /reporting-certificate`: `application/mimimi-certificate-request` →
+//!   `application/mimimi-certificate`.
+//! * `POST /abuse-report`: `application/mimimi-abuse-report` → 202; see `docs/abuse.md`.
 //!
 //! A token request is authenticated by `Authorization: Bearer <JWT>`: EdDSA, ES256 or RS256, with
 //! `sub` the account, `exp` a time to come, and `iss` and `aud` as configured;
@@ -63,9 +66,11 @@
 //! | `keys` | | lists the keys: id, not before, state, when it expires |
 //! | `rotate` | | publishes the next key now; it signs after the lead time |
 //! | `reload-keys` | | takes the key files as they lie in `key_directory` now |
-//! | `block` | account (`sub`) | it gets no tokens any more, not even answers to requests that it paid for |
+//! | `block` | account (`sub`) | it gets no tokens any more, nor answers it paid for |
 //! | `unblock` | account | ends that |
-//! | `reports`, `uphold`, `dismiss`, `release`, `rotate-certificate-key` | | reports of abuse: `docs/abuse.md` |
+//!
+//! `reports`, `uphold`, `dismiss`, `release` and `rotate-certificate-key` are for reports of abuse:
+//! `docs/abuse.md`.
 //!
 //! A block ends at the issuer: tokens that the account has cannot be recalled, since nobody knows
 //! which they are. They end with their key, after at most a rotation period and its overlap.

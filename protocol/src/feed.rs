@@ -214,8 +214,8 @@ fn place(tag: Tag, count: u32) -> u64 {
 }
 
 /// Codes a set of tags: for each place, from the smallest on, its difference `d` to the one before,
-/// as `d >> 20` ones, a zero, and the lower 20 bits of `d`, from the highest bit on. Zeros follow up
-/// to a size that Padmé has, which is 12 % more at most.
+/// as `d >> 20` ones, a zero, and the lower 20 bits of `d`, from the highest bit on. Zeros follow
+/// up to a size that Padmé has, which is 12 % more at most.
 #[must_use]
 pub fn code(tags: &BTreeSet<Tag>) -> (u32, VLBytes) {
     let count = u32::try_from(tags.len()).unwrap_or(u32::MAX);

@@ -8,9 +8,9 @@ use crate::codec::opaque;
 use crate::ids::{Epoch, GroupId, LeafIndex, Week};
 use crate::journal::CONNECTION_HANDSHAKE_DAYS;
 
-/// No service proposes to remove a leaf that has committed within so many weeks. A client commits in
-/// each of its groups within 45 days, if it is there at all; and who is on holiday must not lose all
-/// groups.
+/// No service proposes to remove a leaf that has committed within so many weeks. A client commits
+/// in each of its groups within 45 days, if it is there at all; and who is on holiday must not lose
+/// all groups.
 pub const LEAST_INACTIVE_WEEKS: u16 = 10;
 /// The same in a connection. Its handshakes are kept a week longer.
 pub const CONNECTION_INACTIVE_WEEKS: u16 = CONNECTION_HANDSHAKE_DAYS / 7 - 1;

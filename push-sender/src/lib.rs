@@ -8,10 +8,10 @@
 //! push-sender --config push.toml
 //! ```
 //!
-//! | route | from | does |
-//! |---|---|---|
-//! | `POST /v1/push/device` | devices, through a relay and the push sender's own OHTTP gateway | `protocol::push::DeviceRequest` → `DeviceResponse` |
-//! | `POST /v1/wake` | listed delivery services | `protocol::push::WakeRequest` → 202, whatever becomes of it |
+//! * `POST /v1/push/device`, from devices, through a relay and the push sender's own OHTTP gateway:
+//!   `protocol::push::DeviceRequest` → `DeviceResponse`.
+//! * `POST /v1/wake`, from listed delivery services: `protocol::push::WakeRequest` → 202, whatever
+//!   becomes of it.
 //!
 //! ## What can be relied on
 //!

@@ -1,8 +1,8 @@
 //! Copies of the ticks of an activity feed, handed out to everybody alike.
 //!
-//! A tick never changes once it is made. So each is fetched once, whoever asks, and kept while there
-//! is room. Which ticks there can be is known by the clock: for others the server is never asked.
-//! What is handed out is the same for all; what is in it is not looked into.
+//! A tick never changes once it is made. So each is fetched once, whoever asks, and kept while
+//! there is room. Which ticks there can be is known by the clock: for others the server is never
+//! asked. What is handed out is the same for all; what is in it is not looked into.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex as Held, PoisonError};
@@ -50,7 +50,6 @@ pub enum Asked {
     Tick {
         /// Its length.
         seconds: u64,
-        /// Its number.
         number: u64,
     },
 }

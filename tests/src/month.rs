@@ -77,7 +77,6 @@ pub enum Wallet {
 /// When clients run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Always.
     Always,
     /// For minutes, when their users look at them.
     Sessions,

@@ -20,7 +20,6 @@ pub struct Envelope<'a> {
     pub authority: String,
     /// Path at the target.
     pub path: &'a str,
-    /// The body.
     pub body: &'a [u8],
 }
 
@@ -31,7 +30,6 @@ pub struct Answer {
     pub status: u16,
     /// Names and values, `date` left out.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Vec<u8>,
 }
 

@@ -127,7 +127,8 @@ impl Stack {
         (stack, clocks)
     }
 
-    /// As [`Stack::start_with_clocks`], with settings as in [`Stack::start_with`] and so many accounts.
+    /// As [`Stack::start_with_clocks`], with settings as in [`Stack::start_with`] and so many
+    /// accounts.
     pub async fn start_for(log: LogLevel, settings: &str, accounts: usize) -> (Self, MovedClocks) {
         let directory = Self::directory();
         let clocks = MovedClocks::make(directory.path(), 0);

@@ -1,5 +1,6 @@
 //! What a reader of the documents stumbles over: links that lead nowhere, numbers of decisions that
-//! there are not, lines that do not fit, sentences that have to be read twice.
+//! there are not, lines that do not fit, sentences that have to be read twice. And comments of the
+//! code that do not fit.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -72,6 +73,8 @@ pub fn check() -> Result<()> {
     let mut paths = Vec::new();
     collect(Path::new(""), &mut paths)?;
     paths.sort();
+    let is_code = |path: &PathBuf| path.extension().is_some_and(|it| it == "rs");
+    let (code, paths): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_code);
     let documents = paths
         .into_iter()
         .map(|path| {
@@ -79,7 +82,16 @@ pub fn check() -> Result<()> {
             Ok(Document::new(path, text))
         })
         .collect::<Result<Vec<_>>>()?;
-    let findings = find(&documents, &|path| path.exists());
+    let mut findings = find(&documents, &|path| path.exists());
+    for path in code {
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let wide = wide_comments(&text).map(|(line, columns)| Finding {
+            file: path.clone(),
+            line,
+            what: What::TooWide(columns),
+        });
+        findings.extend(wide);
+    }
     let long: usize = documents.iter().map(|it| long_sentences(it).len()).sum();
     for document in &documents {
         for (line, words) in long_sentences(document) {
@@ -98,7 +110,7 @@ pub fn check() -> Result<()> {
     bail!("{}", findings.join("\n       "))
 }
 
-/// The documents below a directory, without what is built and what is hidden.
+/// The documents and the code below a directory, without what is built and what is hidden.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     let place = if directory == Path::new("") {
         Path::new(".")
@@ -114,11 +126,22 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
             if name != "target" && !name.starts_with('.') {
                 collect(&path, paths)?;
             }
-        } else if name.ends_with(".md") {
+        } else if name.ends_with(".md") || name.ends_with(".rs") {
             paths.push(path);
         }
     }
     Ok(())
+}
+
+/// Lines of comments that do not fit, also in tables: numbers and columns.
+fn wide_comments(code: &str) -> impl Iterator<Item = (usize, usize)> {
+    let comments = code
+        .lines()
+        .zip(1..)
+        .filter(|(line, _)| line.trim_start().starts_with("//"));
+    comments
+        .map(|(line, number)| (number, line.chars().count()))
+        .filter(|(_, columns)| *columns > COLUMNS)
 }
 
 fn find(documents: &[Document], exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
@@ -289,6 +312,13 @@ mod tests {
         let wide = "wide words ".repeat(10);
         let text = format!("| {wide}\n```text\n{wide}\n```\n\n{wide}\n");
         assert_eq!(findings(&[("page.md", &text)]), [(6, What::TooWide(110))]);
+    }
+
+    #[test]
+    fn comments_have_a_hundred_columns_and_code_what_it_needs() {
+        let wide = "wide words ".repeat(10);
+        let code = format!("let a = \"{wide}\";\n    //! | {wide}\n// narrow\n");
+        assert_eq!(wide_comments(&code).collect::<Vec<_>>(), [(2, 120)]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! backup = "mimimi backup" || version(1) || kdf(1) || salt(16) || sealed (crypto::sealing)
-//! kdf = 1: key = Argon2id(passphrase, salt, 64 MiB, 3 passes, 1 lane)    2: key = kdf::derive(recovery key, "backup", salt)
+//! kdf = 1: key = Argon2id(passphrase, salt, 64 MiB, 3 passes, 1 lane)
+//!       2: key = kdf::derive(recovery key, "backup", salt)
 //! ```
 //!
 //! A backup has what makes the user and what the groups let in again: no state of the MLS library,

@@ -159,8 +159,8 @@ pub(crate) fn message(
     }
 }
 
-/// Remembers that a member was heard, in the caller's transaction. Who was silent for long was away,
-/// perhaps, and what it was told in a connection meanwhile has expired.
+/// Remembers that a member was heard, in the caller's transaction. Who was silent for long was
+/// away, perhaps, and what it was told in a connection meanwhile has expired.
 fn heard_from(
     db: &Connection,
     group: &Group,

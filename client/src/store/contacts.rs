@@ -88,8 +88,8 @@ impl NewContact {
 
     /// Keeps the contact, with the later one of two pools; of two that devices have made at the
     /// same time all keep the same. A handle names one key: another user under the same handle is
-    /// refused. A contact keeps the name that this user knows it by, whatever it calls itself later.
-    /// Returns the name.
+    /// refused. A contact keeps the name that this user knows it by, whatever it calls itself
+    /// later. Returns the name.
     pub(crate) fn keep(&self, db: &Connection) -> Result<String, Error> {
         let key = self.credential.signature_public_key.as_slice();
         let handle = match name_of_key(db, key)? {

@@ -2,9 +2,9 @@
 //! times what a message does, so one that was loaded is kept for who needs it next.
 //!
 //! What is given out is never ahead of the database nor behind it. Each state there has a stamp
-//! (`schema/mls.sql`), and a group is given out only under the stamp that the database shows
-//! then. So it does not matter who has changed it: another part of this client, another process, or
-//! a transaction that was taken back. What stands under another stamp is dropped when the client has
+//! (`schema/mls.sql`), and a group is given out only under the stamp that the database shows then.
+//! So it does not matter who has changed it: another part of this client, another process, or a
+//! transaction that was taken back. What stands under another stamp is dropped when the client has
 //! caught up: until then memory may have secrets of a group that the database has no more.
 
 use std::cell::RefCell;

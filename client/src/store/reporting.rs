@@ -21,7 +21,6 @@ pub enum RequestPolicy {
     /// As the issuer asks: all, or those with a certificate.
     #[default]
     Announced,
-    /// All.
     All,
     /// Those whose sender can be reported; others are forgotten unseen.
     Reportable,

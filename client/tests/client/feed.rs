@@ -186,7 +186,8 @@ async fn what_a_device_that_is_seized_holds_finds_no_activity_of_former_days() {
     next_tick(&homes, &[(&carol, "carol")]).await;
     let number = place(&homes, "carol").unwrap();
     let archived = homes.service.tick(Resolution::Seconds2, number);
-    // Members have come in since the segments began: first tag keys do not follow from what is kept.
+    // Members have come in since the segments began: first tag keys do not follow from what is
+    // kept.
     let keys = |name: &str| -> Vec<TagKey> {
         let database = database(&homes, name);
         let mut keys = database

@@ -108,11 +108,8 @@ impl Default for Settings {
 /// Bounds, in bytes where nothing else is said.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// A message.
     pub message_bytes: usize,
-    /// A proposal.
     pub proposal_bytes: usize,
-    /// A commit.
     pub commit_bytes: usize,
     /// Extensions and signature of a GroupInfo.
     pub group_info_bytes: usize,
@@ -135,7 +132,6 @@ pub struct Limits {
     pub group_handshake_bytes_a_day: u64,
     /// Handshakes that a group's journal takes in a day beside removals.
     pub group_handshakes_a_day: u64,
-    /// A record of a handle.
     pub handle_record_bytes: usize,
     /// A sealed KeyPackage set.
     pub key_package_set_bytes: usize,

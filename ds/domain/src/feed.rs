@@ -82,9 +82,7 @@ fn opened(row: &Row, day: Day, env: &Env<'_>) -> Result<Option<FeedKey>, Stop> {
 pub struct Last {
     /// Which one.
     pub number: TickNumber,
-    /// Its hash.
     pub hash: Digest,
-    /// Its bytes.
     pub bytes: u32,
 }
 
@@ -105,7 +103,6 @@ pub struct State {
 #[derive(Debug, Clone, Default)]
 pub struct StoredState {
     version: Option<Version>,
-    /// The state.
     pub state: State,
 }
 

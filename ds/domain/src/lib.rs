@@ -7,7 +7,7 @@
 //! request     bytes → Unauthenticated<T> → Authenticated<T, Who>
 //! operation   one file each: how it is authenticated, what it costs, what it decides
 //! table       one line each: the operation of a number
-//! view        the rows that were read so far; asking for another one stops the decision until it is there
+//! view        the rows that were read so far; to ask for another one stops the decision
 //! store       Transition: what a decision does, named for its invariant; lowered to a batch
 //! execution   the loop as a state machine: read → decide → apply → on conflict again
 //! engine      the port: a batch of conditions and writes, atomic and durable

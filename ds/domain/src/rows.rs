@@ -79,7 +79,6 @@ rows! {
     SegmentRow, Heads;
     /// The pages of a join record.
     JoinRecordRow, JoinRecords;
-    /// The row of a Welcome.
     WelcomeRow, Welcomes;
     /// The way into the present segment for one leaf or code.
     RecoveryRow, RecoveryRows;
@@ -444,11 +443,8 @@ impl Rows<'_> {
 pub enum OwnerOf {
     /// A reserved group id.
     Reservation = 1,
-    /// A pool.
     Pool = 2,
-    /// A handle.
     Handle = 3,
-    /// An inbox.
     Inbox = 4,
 }
 

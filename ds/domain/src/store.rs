@@ -203,7 +203,6 @@ pub struct Appended {
 pub struct Stretch {
     /// The segment's id.
     pub segment: SegmentId,
-    /// Its end.
     pub end: End,
     /// Commits in the segment.
     pub step: Step,

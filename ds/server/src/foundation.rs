@@ -54,7 +54,6 @@ impl Note {
 #[derive(Debug)]
 pub struct Noted {
     version: Version,
-    /// The value.
     pub value: Vec<u8>,
 }
 
@@ -138,7 +137,6 @@ pub enum FoundationError {
     /// It is one already.
     #[error("the store is bound to a key file already")]
     Bound,
-    /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

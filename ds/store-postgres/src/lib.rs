@@ -60,7 +60,6 @@ pub enum OpenError {
     /// It is not the one, or not whole.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

@@ -3,8 +3,8 @@
 //! time.
 //!
 //! ```text
-//! made ──max age──▶ published ──────────rotation──────────▶ next published ──overlap──▶ retired ──max age──▶ dropped
-//! └───────────────────────────────────────── accepted ─────────────────────────────────────────────────────────┘
+//! made ─max age─▶ published ──rotation──▶ next published ─overlap─▶ retired ─max age─▶ dropped
+//! └────────────────────────────────── accepted ─────────────────────────────────────────────┘
 //! ```
 
 use std::time::Duration;

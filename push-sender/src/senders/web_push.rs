@@ -1,5 +1,5 @@
-//! Web Push (RFC 8030) with an encrypted message of no content (RFC 8291), known to the push service
-//! by VAPID (RFC 8292).
+//! Web Push (RFC 8030) with an encrypted message of no content (RFC 8291), known to the push
+//! service by VAPID (RFC 8292).
 
 use std::collections::HashMap;
 use std::path::Path;

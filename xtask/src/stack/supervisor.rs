@@ -76,7 +76,8 @@ struct Program {
 }
 
 impl Stack {
-    /// Starts the services of `layout`, with those that wake devices if `push` says so, and waits until all are ready.
+    /// Starts the services of `layout`, with those that wake devices if `push` says so, and waits
+    /// until all are ready.
     ///
     /// # Errors
     /// Another stack runs there, a port is taken, a binary is missing, or a service does not

@@ -30,7 +30,6 @@ pub struct LaidOpen {
 /// One leaf of it.
 #[derive(Debug, Clone)]
 pub struct OpenedLeaf {
-    /// Its index.
     pub index: u32,
     /// Its record in the roster.
     pub record: Leaf,

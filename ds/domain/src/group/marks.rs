@@ -17,8 +17,8 @@ use crate::view::View;
 const FORMAT: u8 = 1;
 
 /// The first bytes of the id of a recovery key's row. Two keys with one short form are taken for
-/// one: among a thousand keys by chance once in 2^54 times. Who searches for such a key has none but
-/// its own refused.
+/// one: among a thousand keys by chance once in 2^54 times. Who searches for such a key has none
+/// but its own refused.
 type ShortKey = [u8; 8];
 
 /// Of a leaf that has set no recovery key.

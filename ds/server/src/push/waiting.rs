@@ -1,5 +1,5 @@
-//! Handles on their way: each waits for a time of its own, with nothing beside it that says of which
-//! group it is.
+//! Handles on their way: each waits for a time of its own, with nothing beside it that says of
+//! which group it is.
 
 use std::collections::BTreeSet;
 

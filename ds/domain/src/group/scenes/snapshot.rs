@@ -255,9 +255,7 @@ fn pool(world: &mut World, user: usize, is_first: bool) {
 /// A row that somebody found in a copy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SeenRow {
-    /// Its table.
     pub table: Table,
-    /// Its name.
     pub name: Vec<u8>,
     /// Its value, or a piece of it.
     pub value: Vec<u8>,
