@@ -463,7 +463,7 @@ impl FeedReader {
             }
             match self.look(self.place.number.next()).await {
                 Looked::Came(tick) => {
-                    // A little earlier each time, until it is too early: as soon as there can be one.
+                    // A little earlier each time, until it is too early: as soon as one can be.
                     let early = if at_once { step / 40 } else { Duration::ZERO };
                     let is_news = self.take(&tick, Some(now + step - early));
                     at_once = true;

@@ -64,7 +64,7 @@ async fn a_head_that_is_too_long_is_431() {
     };
     let (address, _trigger) = serve(limits).await;
     let long = format!(
-        "POST / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nlong: {}\r\n\r\n",
         "x".repeat(2000)
     );
     assert!(answer(address, &long).await.starts_with("HTTP/1.1 431"));
