@@ -444,7 +444,10 @@ impl Devices {
 
     fn row(&self, device: DeviceId, record: &Record, week: u16) -> Result<Row, DeviceError> {
         Ok(Row {
-            tag: record.address.as_ref().map(|it| self.keys.tag(it).0),
+            tag: match &record.address {
+                Some(address) => self.keys.tag(address).0,
+                None => crypto::random()?,
+            },
             week,
             sealed: record.seal(device, &self.keys)?,
         })

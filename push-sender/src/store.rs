@@ -1,8 +1,10 @@
 //! The rows of devices, in SQLite. One process has the file open.
 //!
-//! A row is `name || tag || week || sealed`: a keyed hash of the device, one of its address, the
-//! week in which its owner last was here, and the sealed record. So a copy of the disk shows how
-//! many devices there are, which have the same address, and the week.
+//! A row is `name || tag || week || sealed`: a keyed hash of the device, one of its address (without
+//! an address: random bytes), the week in which its owner last was here, and the sealed record. So a
+//! copy of the disk shows how many devices there are, which have the same address, the week, and
+//! which have many ended handles. The write-ahead log shows that of some earlier writes too, and
+//! their order.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -44,7 +46,7 @@ pub(crate) struct Store {
 
 /// A device's row.
 pub(crate) struct Row {
-    pub(crate) tag: Option<[u8; 32]>,
+    pub(crate) tag: [u8; 32],
     pub(crate) week: u16,
     pub(crate) sealed: Vec<u8>,
 }
@@ -59,7 +61,7 @@ impl Store {
             "BEGIN IMMEDIATE;
              CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
              CREATE TABLE devices (
-                 name BLOB PRIMARY KEY, tag BLOB, week INTEGER NOT NULL, sealed BLOB NOT NULL
+                 name BLOB PRIMARY KEY, tag BLOB NOT NULL, week INTEGER NOT NULL, sealed BLOB NOT NULL
              ) WITHOUT ROWID;
              CREATE INDEX devices_by_tag ON devices (tag);
              CREATE INDEX devices_by_week ON devices (week);",
@@ -123,8 +125,10 @@ impl Store {
         db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
-        // What is dropped is overwritten.
+        // What is dropped is overwritten, and goes from the log with some thirty further writes.
         db.pragma_update(None, "secure_delete", true)?;
+        db.pragma_update(None, "wal_autocheckpoint", 100)?;
+        db.pragma_update(None, "journal_size_limit", 0)?;
         // Takes the lock now, and not at the first request.
         db.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
         let devices = Cell::new(0);
