@@ -78,7 +78,8 @@ impl PushAddress {
 pub struct PushConsent {
     /// Seldom: for platforms that allow a few wake-ups an hour.
     pub batched: bool,
-    /// Also without news, so that who sees wake-ups learns less from them.
+    /// Also without news, at random times of the push sender. The platform behind it cannot tell
+    /// which wake-up is of news.
     pub decoys: bool,
 }
 

@@ -249,7 +249,7 @@ pub(crate) struct PushAddressArguments {
     /// A few times an hour at most
     #[arg(long)]
     pub(crate) batched: bool,
-    /// Also without news, so that who sees it learns less
+    /// Also without news, at random times: the platform cannot tell which wake-up is of news
     #[arg(long)]
     pub(crate) decoys: bool,
 }

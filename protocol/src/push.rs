@@ -33,10 +33,8 @@ pub const MAX_TOKEN_BYTES: usize = 1024;
 pub const MAX_APP_BYTES: usize = 64;
 /// Handles in one request or answer.
 pub const MAX_HANDLES: usize = 256;
-/// Wakes in one request.
+/// Handles in one [`WakeRequest`].
 pub const MAX_WAKES: usize = 512;
-/// The longest delay that a delivery service can ask for: an hour.
-pub const MAX_DELAY_MS: u32 = 3_600_000;
 /// The longest time for which a device can say that it is awake.
 pub const MAX_AWAKE_SECONDS: u16 = 3600;
 
@@ -107,7 +105,7 @@ pub enum WakePace {
 pub struct Consent {
     /// How often it is woken at most.
     pub pace: WakePace,
-    /// 1: it may be woken without news too. 0: never.
+    /// 1: the push sender wakes it without news too, at random times. 0: never.
     pub decoys: u8,
 }
 
@@ -176,35 +174,14 @@ pub struct DeviceResponse {
     pub handles: Vec<Handle>,
 }
 
-/// Why a device is to be woken. No device is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-#[repr(u8)]
-pub enum Reason {
-    /// There is news.
-    News = 1,
-    /// There is none: only for devices that agreed.
-    Decoy = 2,
-}
-
-/// One device to wake.
-#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-pub struct Wake {
-    /// From a leaf.
-    pub handle: Handle,
-    /// Whether there is news.
-    pub reason: Reason,
-    /// How long to wait, at most [`MAX_DELAY_MS`].
-    pub delay_ms: u32,
-}
-
-/// A delivery service's request: handles of leaves in any groups, in any order. The answer is the
-/// same whatever becomes of them.
+/// A delivery service's request: handles of leaves in any groups, in any order, each of a device for
+/// which there is news. The answer is the same whatever becomes of them.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct WakeRequest {
     /// [`VERSION`].
     pub version: u16,
     /// At most [`MAX_WAKES`].
-    pub wakes: Vec<Wake>,
+    pub handles: Vec<Handle>,
 }
 
 impl DeviceRequest {

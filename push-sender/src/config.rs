@@ -90,6 +90,8 @@ pub struct PaceSettings {
     pub prompt_jitter_ms: u64,
     pub batched_ms: u64,
     pub batched_jitter_ms: u64,
+    /// Between two decoys for an address, on the average. 0: there are none.
+    pub decoy_mean_ms: u64,
 }
 
 impl Default for PaceSettings {
@@ -99,6 +101,7 @@ impl Default for PaceSettings {
             prompt_jitter_ms: 5_000,
             batched_ms: 1_200_000,
             batched_jitter_ms: 300_000,
+            decoy_mean_ms: 21_600_000,
         }
     }
 }

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::Wire as _;
 use protocol::push::{
     Address, Consent, DEVICE_LABEL, DeviceAct, DeviceRequest, DeviceRequestTbs, DeviceResponse,
-    Handle, MAX_AWAKE_SECONDS, MAX_HANDLES, Reason, Registration, VERSION, Wake, WakePace,
+    Handle, MAX_AWAKE_SECONDS, MAX_HANDLES, Registration, VERSION,
 };
 use service::SharedClock;
 use service::probe::{Probe, Trouble};
 use service::rate::{Bucket, Buckets, Rate};
 
 use crate::config::DeviceSettings;
-use crate::keys::{DeviceId, Keys, Lane, Naming, Tag};
+use crate::keys::{DeviceId, Keys, Naming, Tag};
 use crate::record::{Record, Revoked, SealError};
 use crate::store::{Row, Store, StoreError};
+use crate::wakes::Reachable;
 
 const MS_PER_WEEK: u64 = 7 * 86_400_000;
 const MS_PER_HOUR: u32 = 3_600_000;
@@ -59,25 +60,13 @@ pub(crate) enum DeviceError {
     Broken,
 }
 
-/// What follows from a request, beside its answer.
+/// What follows from a request, beside its answer: how its device is woken from now on.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    Nothing,
-    /// The device needs no push for so many seconds; 0: from now on it does.
-    Awake {
-        device: DeviceId,
-        tag: Option<Tag>,
-        seconds: u16,
-    },
-}
-
-/// A device that may be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reachable {
+pub(crate) struct Effect {
     pub(crate) device: DeviceId,
-    pub(crate) tag: Tag,
-    pub(crate) lane: Lane,
-    pub(crate) pace: WakePace,
+    pub(crate) reachable: Option<Reachable>,
+    /// It needs no push for so many seconds; 0: from now on it does.
+    pub(crate) awake: Option<u16>,
 }
 
 /// Why a handle leads nowhere. Counted; nobody is told.
@@ -87,7 +76,6 @@ pub(crate) enum Dropped {
     Expired,
     Revoked,
     NoDevice,
-    NoConsent,
 }
 
 impl Dropped {
@@ -97,7 +85,6 @@ impl Dropped {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::NoDevice => "no_device",
-            Self::NoConsent => "no_consent",
         }
     }
 }
@@ -178,7 +165,7 @@ impl Devices {
                 self.check_address(&store, &row, &record)?;
                 store.add(&row, &self.row(device, &record, self.week())?)?;
                 metrics::counter!("push_devices_registered_total").increment(1);
-                Ok(nothing_more())
+                Ok((no_handles(), self.effect(device, &record)))
             }
             (None, _) => Err(DeviceError::UnknownDevice),
             (Some(record), act)
@@ -205,7 +192,7 @@ impl Devices {
         mut record: Record,
         act: DeviceAct,
     ) -> Result<(DeviceResponse, Effect), DeviceError> {
-        let mut answer = nothing_more();
+        let (mut answer, mut awake) = (no_handles(), None);
         match act {
             DeviceAct::Register(Registration { address, consent }) => {
                 if record.removed == 1 {
@@ -218,7 +205,7 @@ impl Devices {
             }
             DeviceAct::SetConsent(consent) => record.consent = checked(consent)?,
             DeviceAct::IssueHandles(count) => {
-                answer.0.handles = self.issue(device, &mut record, count)?
+                answer.handles = self.issue(device, &mut record, count)?
             }
             DeviceAct::RevokeHandles(handles) => self.revoke(device, &mut record, &handles)?,
             DeviceAct::RevokeAllHandles => {
@@ -236,17 +223,11 @@ impl Devices {
             DeviceAct::Awake(seconds) if seconds > MAX_AWAKE_SECONDS => {
                 return Err(DeviceError::LimitExceeded);
             }
-            DeviceAct::Awake(seconds) => {
-                let tag = record.address.as_ref().map(|it| self.keys.tag(it));
-                answer.1 = Effect::Awake {
-                    device,
-                    tag,
-                    seconds,
-                };
-            }
+            DeviceAct::Awake(seconds) => awake = Some(seconds),
         }
         self.put(store, device, &record)?;
-        Ok(answer)
+        let effect = self.effect(device, &record);
+        Ok((answer, Effect { awake, ..effect }))
     }
 
     fn check_new(&self, store: &Store) -> Result<(), DeviceError> {
@@ -342,9 +323,9 @@ impl Devices {
         Ok(())
     }
 
-    /// What a wake leads to. Blocks.
-    pub(crate) fn reach(&self, wake: &Wake) -> Result<Result<Reachable, Dropped>, DeviceError> {
-        let Some(naming) = self.keys.open(&wake.handle) else {
+    /// What a handle leads to. Blocks.
+    pub(crate) fn reach(&self, handle: &Handle) -> Result<Result<Reachable, Dropped>, DeviceError> {
+        let Some(naming) = self.keys.open(handle) else {
             return Ok(Err(Dropped::NotOurs));
         };
         if naming.last_week < self.week() {
@@ -356,30 +337,45 @@ impl Devices {
         };
         let is_revoked = record.generation != naming.generation
             || record.revoked.iter().any(|revoked| revoked.id == naming.id);
-        let Some(address) = &record.address else {
+        let Some(reachable) = self.reachable(naming.device, &record) else {
             return Ok(Err(Dropped::NoDevice));
         };
         Ok(if is_revoked {
             Err(Dropped::Revoked)
-        } else if wake.reason == Reason::Decoy && record.consent.decoys == 0 {
-            Err(Dropped::NoConsent)
         } else {
-            Ok(Reachable {
-                device: naming.device,
-                tag: self.keys.tag(address),
-                lane: self.keys.lane(address),
-                pace: record.consent.pace,
-            })
+            Ok(reachable)
         })
     }
 
-    /// Where a device is reached now, if its address is still the one of `tag`. Blocks.
+    fn reachable(&self, device: DeviceId, record: &Record) -> Option<Reachable> {
+        let address = record.address.as_ref()?;
+        Some(Reachable {
+            device,
+            tag: self.keys.tag(address),
+            lane: self.keys.lane(address),
+            pace: record.consent.pace,
+            decoys: record.consent.decoys == 1,
+        })
+    }
+
+    fn effect(&self, device: DeviceId, record: &Record) -> Effect {
+        Effect {
+            device,
+            reachable: self.reachable(device, record),
+            awake: None,
+        }
+    }
+
+    /// Where a device is reached now, if its address is still the one of `tag`, and if it agrees to
+    /// decoys where that is what it is asked for. Blocks.
     pub(crate) fn address(
         &self,
         device: DeviceId,
         tag: Tag,
+        is_decoy: bool,
     ) -> Result<Option<Address>, DeviceError> {
         let record = self.load(&self.store(), device)?;
+        let record = record.filter(|record| !is_decoy || record.consent.decoys == 1);
         let address = record.and_then(|record| record.address);
         Ok(address.filter(|address| self.keys.tag(address) == tag))
     }
@@ -481,9 +477,10 @@ fn checked(consent: Consent) -> Result<Consent, DeviceError> {
     Ok(consent)
 }
 
-fn nothing_more() -> (DeviceResponse, Effect) {
-    let handles = Vec::new();
-    (DeviceResponse { handles }, Effect::Nothing)
+fn no_handles() -> DeviceResponse {
+    DeviceResponse {
+        handles: Vec::new(),
+    }
 }
 
 fn too_many(empty: service::rate::Empty) -> DeviceError {

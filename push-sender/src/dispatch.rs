@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::push::{Address, Reason, Wake};
+use protocol::push::{Address, Handle};
 use service::SharedClock;
 use service::rate::{Buckets, Rate};
 use tokio::sync::mpsc::error::TrySendError;
@@ -15,11 +15,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 
 use crate::config::Config;
-use crate::devices::{DeviceError, Devices};
-use crate::keys::{DeviceId, Kind, Lane, Tag};
+use crate::devices::{DeviceError, Devices, Effect};
+use crate::keys::{Kind, Lane};
 use crate::places::Places;
 use crate::senders::{self, Outcome, Senders};
-use crate::wakes::{Due, Wakes};
+use crate::wakes::{Asked, Due, Wakes};
 
 /// Wake requests that wait to be opened.
 const MOST_REQUESTS: usize = 64;
@@ -47,7 +47,7 @@ pub(crate) struct Dispatcher {
     attempts: u32,
     retry_ms: u64,
     longest_retry_ms: u64,
-    requests: mpsc::Sender<Vec<Wake>>,
+    requests: mpsc::Sender<Vec<Handle>>,
 }
 
 impl Dispatcher {
@@ -57,7 +57,7 @@ impl Dispatcher {
         devices: Arc<Devices>,
         senders: Arc<Senders>,
         clock: SharedClock,
-    ) -> (Arc<Self>, mpsc::Receiver<Vec<Wake>>) {
+    ) -> (Arc<Self>, mpsc::Receiver<Vec<Handle>>) {
         let (requests, waiting) = mpsc::channel(MOST_REQUESTS);
         let sending = &config.sending;
         let pushes = config.webhook.as_ref().map_or(0, |it| it.pushes_per_minute);
@@ -86,37 +86,50 @@ impl Dispatcher {
         (Arc::new(dispatcher), waiting)
     }
 
-    /// Takes wakes. Nothing of them is looked at before the answer.
-    pub(crate) fn accept(&self, wakes: Vec<Wake>) -> Result<(), Busy> {
-        match self.requests.try_send(wakes) {
+    /// Takes handles to be woken. Nothing of them is looked at before the answer.
+    pub(crate) fn accept(&self, handles: Vec<Handle>) -> Result<(), Busy> {
+        match self.requests.try_send(handles) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Err(Busy),
         }
     }
 
-    pub(crate) fn awake(&self, device: DeviceId, tag: Option<Tag>, seconds: u16) {
+    /// A device has said something.
+    pub(crate) fn heard(&self, effect: Effect) {
+        let Effect {
+            device,
+            reachable,
+            awake,
+        } = effect;
         let now_ms = self.clock.monotonic_ms();
-        self.wakes().awake(device, tag, seconds, now_ms);
+        let mut wakes = self.wakes();
+        if let Some(reachable) = reachable {
+            wakes.heard(reachable, now_ms, chance());
+        }
+        if let Some(seconds) = awake {
+            wakes.awake(device, reachable.map(|it| it.tag), seconds, now_ms);
+        }
+        drop(wakes);
         self.is_earlier.notify_one();
     }
 
     /// Opens wake requests as they come.
-    pub(crate) async fn open(self: Arc<Self>, mut waiting: mpsc::Receiver<Vec<Wake>>) {
-        while let Some(wakes) = waiting.recv().await {
+    pub(crate) async fn open(self: Arc<Self>, mut waiting: mpsc::Receiver<Vec<Handle>>) {
+        while let Some(handles) = waiting.recv().await {
             let opener = Arc::clone(&self);
-            let opened = spawn_blocking(move || opener.open_all(&wakes)).await;
+            let opened = spawn_blocking(move || opener.open_all(&handles)).await;
             if !matches!(opened, Ok(0)) {
-                tracing::error!("wakes could not be looked up");
+                tracing::error!("handles could not be looked up");
             }
             self.is_earlier.notify_one();
         }
     }
 
     /// How many could not be looked up: a row that is damaged keeps no other device asleep.
-    fn open_all(&self, wakes: &[Wake]) -> usize {
+    fn open_all(&self, handles: &[Handle]) -> usize {
         let mut failed = 0;
-        for wake in wakes {
-            let label = self.open_one(wake).unwrap_or_else(|_| {
+        for handle in handles {
+            let label = self.open_one(handle).unwrap_or_else(|_| {
                 failed += 1;
                 "failed"
             });
@@ -125,17 +138,15 @@ impl Dispatcher {
         failed
     }
 
-    fn open_one(&self, wake: &Wake) -> Result<&'static str, DeviceError> {
-        let reachable = match self.devices.reach(wake)? {
+    fn open_one(&self, handle: &Handle) -> Result<&'static str, DeviceError> {
+        let reachable = match self.devices.reach(handle)? {
             Ok(reachable) => reachable,
             Err(dropped) => return Ok(dropped.label()),
         };
-        let is_decoy = wake.reason == Reason::Decoy;
         let now_ms = self.clock.monotonic_ms();
-        let asked = self
-            .wakes()
-            .ask(reachable, wake.delay_ms, is_decoy, now_ms, chance());
-        Ok(asked.label())
+        let mut wakes = self.wakes();
+        wakes.heard(reachable, now_ms, chance());
+        Ok(wakes.ask(reachable, now_ms, chance()).label())
     }
 
     /// Sends what is due, for good.
@@ -144,6 +155,11 @@ impl Dispatcher {
             let now_ms = self.clock.monotonic_ms();
             let (due, next_ms, waiting) = {
                 let mut wakes = self.wakes();
+                while let Some(asked) = wakes.ask_decoy(now_ms, [chance(), chance()]) {
+                    if asked != Asked::Waits {
+                        count_decoy(asked.label());
+                    }
+                }
                 (wakes.take_due(now_ms), wakes.next_due_ms(), wakes.waiting())
             };
             metrics::gauge!("push_waiting").set(waiting as f64);
@@ -190,6 +206,7 @@ impl Dispatcher {
 
     async fn push(&self, mut due: Due) {
         let Some(address) = self.address(&due).await else {
+            self.wakes().forget_decoys(due.tag);
             return;
         };
         let kind = senders::label(&address);
@@ -203,18 +220,24 @@ impl Dispatcher {
         let outcome = outcome.unwrap_or(Outcome::Later(None));
         metrics::counter!("push_sent_total", "sender" => kind, "outcome" => outcome.label())
             .increment(1);
+        if due.is_decoy {
+            count_decoy(outcome.label());
+        }
         match outcome {
             Outcome::Sent | Outcome::Refused => {}
-            Outcome::Gone => self.drop_address(due).await,
+            Outcome::Gone => {
+                self.wakes().forget_decoys(due.tag);
+                self.drop_address(due).await;
+            }
             Outcome::Later(after_ms) => self.try_again(due, after_ms),
         }
     }
 
-    /// The address, if one of the records still has it.
+    /// The address, if one of the records still has it, and for a decoy still agrees.
     async fn address(&self, due: &Due) -> Option<Address> {
         for &device in &due.devices {
-            let (devices, tag) = (Arc::clone(&self.devices), due.tag);
-            match spawn_blocking(move || devices.address(device, tag)).await {
+            let (devices, tag, is_decoy) = (Arc::clone(&self.devices), due.tag, due.is_decoy);
+            match spawn_blocking(move || devices.address(device, tag, is_decoy)).await {
                 Ok(Ok(Some(address))) => return Some(address),
                 Ok(Ok(None)) => {}
                 _ => tracing::error!("a device could not be looked up"),
@@ -255,6 +278,10 @@ impl Dispatcher {
     fn wakes(&self) -> MutexGuard<'_, Wakes> {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn count_decoy(outcome: &'static str) {
+    metrics::counter!("push_decoys_total", "outcome" => outcome).increment(1);
 }
 
 fn chance() -> u64 {

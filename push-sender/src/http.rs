@@ -19,7 +19,7 @@ use service::http::RequestBody;
 use service::{Problem, SharedClock};
 use tokio::task::spawn_blocking;
 
-use crate::devices::{DeviceError, Devices, Effect};
+use crate::devices::{DeviceError, Devices};
 use crate::dispatch::{Busy, Dispatcher};
 use crate::services::Services;
 
@@ -60,14 +60,7 @@ async fn device(
         }
         problem
     })?;
-    if let Effect::Awake {
-        device,
-        tag,
-        seconds,
-    } = effect
-    {
-        parts.dispatcher.awake(device, tag, seconds);
-    }
+    parts.dispatcher.heard(effect);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(RESPONSE_MEDIA_TYPE)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -86,13 +79,13 @@ async fn wake(State(parts): State<Parts>, request: Request) -> Result<StatusCode
     if asked.version != VERSION {
         return Err(Problem::from(&DeviceError::Version));
     }
-    if !(1..=MAX_WAKES).contains(&asked.wakes.len()) {
+    if !(1..=MAX_WAKES).contains(&asked.handles.len()) {
         return Err(Problem::from(&DeviceError::LimitExceeded));
     }
-    service.charge(asked.wakes.len(), parts.clock.monotonic_ms())?;
+    service.charge(asked.handles.len(), parts.clock.monotonic_ms())?;
     parts
         .dispatcher
-        .accept(asked.wakes)
+        .accept(asked.handles)
         .map_err(|Busy| Problem::from(&DeviceError::TooMany { retry_after_s: 5 }))?;
     Ok(StatusCode::ACCEPTED)
 }

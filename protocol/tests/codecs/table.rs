@@ -225,8 +225,7 @@ wire_types! {
         DeviceRequestTbs { version, owner_key, number, act }
         DeviceRequest { request, signature }
         DeviceResponse { handles }
-        Wake { handle, reason, delay_ms }
-        WakeRequest { version, wakes };
+        WakeRequest { version, handles };
     enums:
         Resolution { Seconds2, Seconds20, Minutes2, Minutes20, Hours2, Day }
         Sender { Leaf(LeafIndex), Key(VLBytes) }
@@ -248,7 +247,6 @@ wire_types! {
         DeviceAct {
             Register(Registration), SetConsent(Consent), IssueHandles(u16),
             RevokeHandles(Vec<Handle>), RevokeAllHandles, Remove, Awake(u16)
-        }
-        Reason { News, Decoy };
+        };
     others: Operation WireSecret Padded<24>;
 }

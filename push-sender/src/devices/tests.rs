@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod disk;
+
 use std::path::Path;
 
 use crypto::sign::SignatureKeyPair;
@@ -138,18 +140,14 @@ impl Kit {
         self.act(owner, DeviceAct::IssueHandles(1)).unwrap()[0]
     }
 
-    fn reach_for(&self, handle: Handle, reason: Reason) -> Result<Reachable, Dropped> {
-        let delay_ms = 0;
-        let wake = Wake {
-            handle,
-            reason,
-            delay_ms,
-        };
-        self.devices.reach(&wake).unwrap()
+    fn reach(&self, handle: Handle) -> Result<Reachable, Dropped> {
+        self.devices.reach(&handle).unwrap()
     }
 
-    fn reach(&self, handle: Handle) -> Result<Reachable, Dropped> {
-        self.reach_for(handle, Reason::News)
+    /// Where a push for it goes.
+    fn target(&self, it: Reachable, is_decoy: bool) -> Option<Address> {
+        let Reachable { device, tag, .. } = it;
+        self.devices.address(device, tag, is_decoy).unwrap()
     }
 
     fn reopened(self) -> Self {
@@ -177,16 +175,12 @@ fn a_handle_wakes_its_device_and_goes_on_when_the_device_has_another_address() {
     let mut alice = kit.registered("old", 0);
     let handle = kit.handle(&mut alice);
     let it = kit.reach(handle).unwrap();
-    assert!(reached("old")(
-        kit.devices.address(it.device, it.tag).unwrap()
-    ));
+    assert!(reached("old")(kit.target(it, false)));
     kit.act(&mut alice, registration("new", 0)).unwrap();
     let moved = kit.reach(handle).unwrap();
-    assert!(reached("new")(
-        kit.devices.address(moved.device, moved.tag).unwrap()
-    ));
+    assert!(reached("new")(kit.target(moved, false)));
     assert!(
-        kit.devices.address(it.device, it.tag).unwrap().is_none(),
+        kit.target(it, false).is_none(),
         "a wake that waited for the old address is not sent to the new one in its place"
     );
 }
@@ -216,8 +210,7 @@ fn nobody_can_turn_a_handle_to_another_device() {
     kit.act(&mut mallory, registration("elsewhere", 0)).unwrap();
     kit.act(&mut mallory, DeviceAct::Remove).unwrap();
     assert_eq!(kit.reach(handle), Ok(of_alice));
-    let address = kit.devices.address(of_alice.device, of_alice.tag).unwrap();
-    assert!(reached("alice")(address));
+    assert!(reached("alice")(kit.target(of_alice, false)));
 }
 
 #[test]
@@ -233,9 +226,7 @@ fn a_request_that_is_sent_again_has_no_second_effect() {
         Err(DeviceError::Stale { last: 3 })
     ));
     let it = kit.reach(handle).unwrap();
-    assert!(reached("second")(
-        kit.devices.address(it.device, it.tag).unwrap()
-    ));
+    assert!(reached("second")(kit.target(it, false)));
 }
 
 #[test]
@@ -300,19 +291,42 @@ fn a_handle_is_good_to_the_end_of_its_last_week_and_no_longer() {
 }
 
 #[test]
-fn decoys_wake_only_who_agreed() {
+fn a_decoy_is_sent_only_to_who_agrees_at_that_moment() {
     let kit = kit();
     let (mut agrees, mut does_not) = (kit.registered("a", 1), kit.registered("b", 0));
-    let (first, second) = (kit.handle(&mut agrees), kit.handle(&mut does_not));
-    assert!(kit.reach_for(first, Reason::Decoy).is_ok());
-    assert_eq!(
-        kit.reach_for(second, Reason::Decoy),
-        Err(Dropped::NoConsent)
-    );
-    assert!(kit.reach(second).is_ok());
+    let [first, second] = [&mut agrees, &mut does_not].map(|owner| {
+        let handle = kit.handle(owner);
+        kit.reach(handle).unwrap()
+    });
+    assert_eq!((first.decoys, second.decoys), (true, false));
+    assert!(reached("a")(kit.target(first, true)));
+    assert!(kit.target(second, true).is_none());
+    assert!(reached("b")(kit.target(second, false)));
     kit.act(&mut agrees, DeviceAct::SetConsent(consent(0)))
         .unwrap();
-    assert_eq!(kit.reach_for(first, Reason::Decoy), Err(Dropped::NoConsent));
+    assert!(kit.target(first, true).is_none());
+    kit.act(&mut agrees, registration("moved", 1)).unwrap();
+    assert!(kit.target(first, true).is_none(), "another address");
+    kit.act(&mut agrees, registration("a", 1)).unwrap();
+    assert!(kit.target(first, true).is_some());
+    kit.act(&mut agrees, DeviceAct::Remove).unwrap();
+    assert!(kit.target(first, true).is_none());
+}
+
+#[test]
+fn what_a_device_says_tells_how_it_is_woken_from_now_on() {
+    let kit = kit();
+    let mut alice = Owner::new();
+    let mut said = |act| kit.devices.act(&alice.request(act)).unwrap().1;
+    let decoys = |effect: &Effect| effect.reachable.map(|it| it.decoys);
+    assert_eq!(decoys(&said(registration("alice", 1))), Some(true));
+    let awake = said(DeviceAct::Awake(7));
+    assert_eq!((decoys(&awake), awake.awake), (Some(true), Some(7)));
+    assert_eq!(
+        decoys(&said(DeviceAct::SetConsent(consent(0)))),
+        Some(false)
+    );
+    assert_eq!(decoys(&said(DeviceAct::Remove)), None);
 }
 
 #[test]
@@ -434,38 +448,6 @@ fn an_address_that_is_gone_is_dropped_and_another_one_takes_up_the_handles() {
 }
 
 #[test]
-fn what_was_registered_is_there_after_a_restart_and_only_under_its_key() {
-    let kit = kit();
-    let mut alice = kit.registered("alice", 1);
-    let (ended, handle) = (kit.handle(&mut alice), kit.handle(&mut alice));
-    kit.act(&mut alice, DeviceAct::RevokeHandles(vec![ended]))
-        .unwrap();
-    let kit = kit.reopened();
-    assert!(kit.reach_for(handle, Reason::Decoy).is_ok());
-    assert_eq!(kit.reach(ended), Err(Dropped::Revoked));
-    let Kit {
-        devices, directory, ..
-    } = kit;
-    drop(devices);
-    let other = Store::open(directory.path(), &bound(&[8; 32]));
-    assert!(matches!(other, Err(StoreError::Refused(_))));
-}
-
-#[test]
-fn a_copy_of_the_disk_shows_no_address_owner_or_device() {
-    let kit = kit();
-    let name = "name-of-the-address";
-    let alice = kit.registered(name, 0);
-    let device = kit.devices.keys.device(&alice.key.public());
-    for file in std::fs::read_dir(kit.directory.path()).unwrap() {
-        let content = std::fs::read(file.unwrap().path()).unwrap();
-        for secret in [name.as_bytes(), &alice.key.public(), &device.0, &[1; 32]] {
-            assert!(!content.windows(secret.len()).any(|it| it == secret));
-        }
-    }
-}
-
-#[test]
 fn who_was_not_here_for_long_is_forgotten() {
     let kit = kit();
     let (_alice, mut bob) = (kit.registered("alice", 0), kit.registered("bob", 0));
@@ -477,16 +459,4 @@ fn who_was_not_here_for_long_is_forgotten() {
     kit.clock.advance(WEEK_MS);
     assert_eq!(kit.devices.tidy().unwrap(), 1);
     assert!(kit.act(&mut bob, DeviceAct::IssueHandles(1)).is_ok());
-}
-
-#[test]
-fn a_store_that_is_open_is_not_opened_again() {
-    let kit = kit();
-    let second = Store::open(kit.directory.path(), &bound(&KEY));
-    assert!(matches!(
-        second,
-        Err(StoreError::Refused(
-            service::founding::Refusal::InUse { .. }
-        ))
-    ));
 }

@@ -6,7 +6,7 @@ use protocol::Wire as _;
 use protocol::push::*;
 use service::hex;
 
-use crate::support::{Device, PushService, Sender, news, registration, webhook};
+use crate::support::{Device, PushService, Sender, registration, webhook};
 
 async fn started() -> (PushService, Sender) {
     let service = PushService::start().await;
@@ -68,7 +68,7 @@ async fn devices_come_by_the_gateway_and_wakes_from_listed_delivery_services_onl
     let handle = device.handle(&sender).await;
     let wakes = WakeRequest {
         version: VERSION,
-        wakes: vec![news(handle)],
+        handles: vec![handle],
     };
     for secret in [
         "",
@@ -105,7 +105,7 @@ async fn what_is_no_request_is_refused_as_a_whole() {
     let (service, sender) = started().await;
     let mut device = Device::registered(&sender, webhook(&service.url("/hook"))).await;
     let handle = device.handle(&sender).await;
-    let too_many = vec![news(handle); MAX_WAKES + 1];
+    let too_many = vec![handle; MAX_WAKES + 1];
     assert_eq!(sender.wakes(too_many).await.0, 400);
     let mut request = device.request(DeviceAct::IssueHandles(1));
     let last = request.len() - 1;

@@ -21,8 +21,9 @@ use protocol::codec::{WireSecret, opaque};
 use protocol::push::*;
 use service::Shutdown;
 use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret};
-use service::http::Limits;
+use service::http::{Limits, Server};
 use service::shutdown::ShutdownTrigger;
+use service::tls::ServerTls;
 
 pub(crate) const WITHIN: Duration = Duration::from_secs(30);
 /// Long enough for a push to come that should not.
@@ -77,14 +78,18 @@ async fn note(State(notes): State<Notes>, request: Request) -> Response {
 
 impl PushService {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    pub(crate) async fn start_with(tls: Option<Arc<ServerTls>>) -> Self {
         let notes = Notes::default();
         let router = axum::Router::new().fallback(note).with_state(notes.clone());
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = service::http::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (ends, shutdown) = Shutdown::channel();
-        let limits = Limits::default();
-        tokio::spawn(service::http::serve(listener, router, limits, shutdown));
+        let server = Server::new(listener, Limits::default()).with_tls(tls);
+        tokio::spawn(server.serve(router, shutdown));
         Self {
             notes,
             port,
@@ -108,10 +113,15 @@ impl PushService {
     /// So many requests and no more, in the order in which they came.
     pub(crate) async fn exactly(&self, count: usize) -> Vec<Noted> {
         self.at_least(count).await;
-        tokio::time::sleep(QUIET).await;
-        let noted = std::mem::take(&mut *self.notes.noted.lock().unwrap());
+        let noted = self.settled().await;
         assert_eq!(noted.len(), count, "requests at the push service");
         noted
+    }
+
+    /// What has come, and comes in a moment.
+    pub(crate) async fn settled(&self) -> Vec<Noted> {
+        tokio::time::sleep(QUIET).await;
+        std::mem::take(&mut *self.notes.noted.lock().unwrap())
     }
 
     pub(crate) async fn at_least(&self, count: usize) {
@@ -150,13 +160,23 @@ impl Sender {
     }
 
     pub(crate) async fn start_in(directory: tempfile::TempDir, tables: &str) -> Self {
+        Self::start_changed(directory, tables, &[]).await
+    }
+
+    /// And with lines of the configuration changed to others.
+    pub(crate) async fn start_changed(
+        directory: tempfile::TempDir,
+        tables: &str,
+        changes: &[[&str; 2]],
+    ) -> Self {
         let (port, admin_port) = (ports::free().unwrap(), ports::free().unwrap());
         let at = |name: &str| directory.path().join(name).display().to_string();
-        let config = format!(
+        let mut config = format!(
             "listen = '127.0.0.1:{port}'\ngateway_secret_file = '{}'\ndata_directory = '{}'\n\
              key_file = '{}'\n\
              [[delivery_services]]\nsecret_file = '{}'\n\
              [pace]\nprompt_ms = 100\nprompt_jitter_ms = 20\nbatched_ms = 60000\nbatched_jitter_ms = 0\n\
+             decoy_mean_ms = 0\n\
              [sending]\nallow_loopback = true\nattempts = 3\nretry_ms = 50\nlongest_retry_ms = 3000\n\
              answer_seconds = 5\nmax_at_once = 4\n\
              [service]\nadmin_listen = '127.0.0.1:{admin_port}'\nlog_level = 'trace'\n\
@@ -166,6 +186,10 @@ impl Sender {
             at("push.key"),
             at("ds-secret"),
         );
+        for [line, changed] in changes {
+            assert!(config.contains(line), "{line}");
+            config = config.replace(line, changed);
+        }
         std::fs::write(directory.path().join("push.toml"), config).unwrap();
         let mut sender = Self {
             directory,
@@ -249,6 +273,35 @@ impl Sender {
             .unwrap()
     }
 
+    /// A counter with labels of these values.
+    pub(crate) async fn count(&self, name: &str, labels: &[&str]) -> usize {
+        let metrics = self.metrics().await;
+        let of_name = metrics.lines().filter(|line| line.starts_with(name));
+        let line = of_name
+            .filter(|line| {
+                labels
+                    .iter()
+                    .all(|label| line.contains(&format!("\"{label}\"")))
+            })
+            .next_back();
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// Waits until that counter shows so much.
+    pub(crate) async fn counts(&self, name: &str, labels: &[&str], count: usize) {
+        let counted = async {
+            while self.count(name, labels).await != count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(WITHIN, counted).await;
+        assert!(
+            in_time.is_ok(),
+            "{name} {labels:?}: {}",
+            self.metrics().await
+        );
+    }
+
     fn secret(&self, name: &str) -> http::HeaderValue {
         let path = self.directory.path().join(name);
         GatewaySecret::load(&path).unwrap().header_value()
@@ -272,9 +325,9 @@ impl Sender {
     }
 
     /// In the name of the delivery service: the status and all of the body.
-    pub(crate) async fn wakes(&self, wakes: Vec<Wake>) -> (u16, Vec<u8>) {
+    pub(crate) async fn wakes(&self, handles: Vec<Handle>) -> (u16, Vec<u8>) {
         let version = VERSION;
-        let body = WakeRequest { version, wakes }.encode();
+        let body = WakeRequest { version, handles }.encode();
         let secret = self.secret("ds-secret");
         let request = self.post(WAKE_PATH);
         let request = request.header(push_sender::PUSH_AUTHORIZATION, secret);
@@ -286,16 +339,8 @@ impl Sender {
     }
 
     pub(crate) async fn wake(&self, handle: Handle) {
-        let answer = self.wakes(vec![news(handle)]).await;
+        let answer = self.wakes(vec![handle]).await;
         assert_eq!(answer, (202, Vec::new()));
-    }
-}
-
-pub(crate) fn news(handle: Handle) -> Wake {
-    Wake {
-        handle,
-        reason: Reason::News,
-        delay_ms: 0,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Webhooks, and with them what is the same for all kinds of senders.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use protocol::push::*;
 
-use crate::support::{Device, PushService, Sender, news, registration, webhook};
+use crate::support::{Device, Noted, PushService, Sender, registration, webhook};
 
 async fn started() -> (PushService, Sender) {
     let service = PushService::start().await;
@@ -57,10 +59,8 @@ async fn many_handles_of_a_device_wake_it_once_and_all_answers_are_alike() {
     let (service, sender) = started().await;
     let mut device = Device::registered(&sender, webhook(&service.url("/hook"))).await;
     let handles = device.act(&sender, DeviceAct::IssueHandles(64)).await;
-    let all = sender
-        .wakes(handles.iter().map(|it| news(*it)).collect())
-        .await;
-    let random = (0..64).map(|_| news(crypto::random().unwrap()));
+    let all = sender.wakes(handles).await;
+    let random = (0..64).map(|_| crypto::random().unwrap());
     let none = sender.wakes(random.collect()).await;
     assert_eq!(all, none);
     // None would cost no allowance.
@@ -69,23 +69,45 @@ async fn many_handles_of_a_device_wake_it_once_and_all_answers_are_alike() {
 }
 
 #[tokio::test]
-async fn a_device_that_agreed_to_no_decoy_gets_none() {
-    let (service, sender) = started().await;
-    let mut does_not = Device::registered(&sender, webhook(&service.url("/bystander"))).await;
+async fn who_agreed_gets_decoys_like_any_push_and_who_did_not_or_is_gone_gets_none() {
+    let service = PushService::start().await;
+    let tables = format!("[webhook]\nhosts = ['127.0.0.1:{}']", service.port);
+    let often = [["decoy_mean_ms = 0", "decoy_mean_ms = 150"]];
+    let directory = tempfile::tempdir().unwrap();
+    let sender = Sender::start_changed(directory, &tables, &often).await;
+    let mut bystander = Device::registered(&sender, webhook(&service.url("/bystander"))).await;
+    let handle = bystander.handle(&sender).await;
     let mut agrees = Device::new();
-    agrees
-        .act(&sender, registration(webhook(&service.url("/agrees")), 1))
-        .await;
-    let decoy = |handle| Wake {
-        reason: Reason::Decoy,
-        ..news(handle)
+    let agreed = || registration(webhook(&service.url("/agrees")), 1);
+    agrees.act(&sender, agreed()).await;
+    service.at_least(5).await;
+    sender.wake(handle).await;
+    agrees.act(&sender, DeviceAct::Awake(3600)).await;
+    let noted = service.settled().await;
+    let is_news = |it: &&Noted| it.path == "/bystander";
+    assert_eq!(noted.iter().filter(is_news).count(), 1);
+    let shape = |it: &Noted| {
+        let names: BTreeSet<String> = it.headers.keys().map(ToString::to_string).collect();
+        (names, it.body.clone())
     };
-    let wakes = vec![
-        decoy(does_not.handle(&sender).await),
-        decoy(agrees.handle(&sender).await),
-    ];
-    sender.wakes(wakes).await;
-    assert_eq!(service.exactly(1).await[0].path, "/agrees");
+    let first = shape(&noted[0]);
+    assert!(noted.iter().all(|it| shape(it) == first));
+    let decoys = sender.count("push_decoys_total", &["sent"]).await;
+    assert_eq!(decoys, noted.len() - 1);
+
+    service.exactly(0).await;
+    let none = Consent {
+        pace: WakePace::Prompt,
+        decoys: 0,
+    };
+    for end in [DeviceAct::SetConsent(none), DeviceAct::Remove] {
+        agrees.act(&sender, agreed()).await;
+        agrees.act(&sender, DeviceAct::Awake(0)).await;
+        service.at_least(3).await;
+        agrees.act(&sender, end).await;
+        service.settled().await;
+        service.exactly(0).await;
+    }
 }
 
 #[tokio::test]
@@ -167,7 +189,7 @@ async fn a_server_that_does_not_answer_holds_up_no_other() {
     for name in 0..8 {
         let url = format!("http://127.0.0.1:{port}/{name}");
         let mut device = Device::registered(&sender, webhook(&url)).await;
-        wakes.push(news(device.handle(&sender).await));
+        wakes.push(device.handle(&sender).await);
     }
     let mut device = Device::registered(&sender, webhook(&service.url("/hook"))).await;
     let handle = device.handle(&sender).await;

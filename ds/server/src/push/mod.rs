@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ds_domain::view::View;
 use protocol::Wire as _;
-use protocol::push::{REQUEST_MEDIA_TYPE, Reason, VERSION, WAKE_PATH, Wake, WakeRequest};
+use protocol::push::{REQUEST_MEDIA_TYPE, VERSION, WAKE_PATH, WakeRequest};
 use service::SharedClock;
 use service::gateway_auth::GatewaySecret;
 use tokio::sync::mpsc;
@@ -144,15 +144,9 @@ impl Pusher {
 
 impl Door {
     async fn post(&self, taken: &[Waiter]) -> bool {
-        let wake = |waiter: &Waiter| Wake {
-            handle: waiter.handle,
-            reason: Reason::News,
-            // It has waited here.
-            delay_ms: 0,
-        };
         let request = WakeRequest {
             version: VERSION,
-            wakes: taken.iter().map(wake).collect(),
+            handles: taken.iter().map(|waiter| waiter.handle).collect(),
         };
         let sent = self
             .client
