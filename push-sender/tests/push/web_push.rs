@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{Device, PushService, Sender, registration};
 
-struct Browser {
+pub(crate) struct Browser {
     key: PrivateKey,
     auth: [u8; 16],
 }
@@ -34,7 +34,7 @@ fn derive<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> [u8; N]
 }
 
 impl Browser {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             key: PrivateKey::generate(&ECDH_P256).unwrap(),
             auth: crypto::random().unwrap(),
@@ -45,7 +45,7 @@ impl Browser {
         self.key.compute_public_key().unwrap().as_ref().to_vec()
     }
 
-    fn subscription(&self, endpoint: &str) -> Address {
+    pub(crate) fn subscription(&self, endpoint: &str) -> Address {
         Address::WebPush(WebPushAddress {
             endpoint: opaque(endpoint.as_bytes()),
             p256dh: opaque(self.public()),
