@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crypto::sign::SignatureKeyPair;
 use protocol::codec::{WireSecret, opaque};
-use protocol::push::WebhookAddress;
+use protocol::push::{WakePace, WebhookAddress};
 use service::MovedClock;
 use service::founding::BoundKey;
 

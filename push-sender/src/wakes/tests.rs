@@ -220,7 +220,13 @@ fn a_decoy_keeps_to_the_pace_and_news_takes_its_place() {
     assert!(!wakes.take_due(1).unwrap().is_decoy);
     assert_eq!(wakes.ask_decoy(2, [0, 0]), Some(Asked::Waits));
     assert!(wakes.take_due(60_000).is_none(), "once a minute");
-    assert!(wakes.take_due(60_001).unwrap().is_decoy);
+    let decoy = wakes.take_due(60_001).unwrap();
+    assert!(decoy.is_decoy);
+    // It was not taken, and news has come meanwhile.
+    wakes.ask(agrees(DEVICE, TAG), 60_002, 0);
+    wakes.retry(decoy, 5_000, 60_003);
+    let due = wakes.take_due(u64::MAX).unwrap();
+    assert_eq!((due.is_decoy, due.tried), (false, 1));
 }
 
 #[test]
