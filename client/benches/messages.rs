@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use bare::{each, mls, thread_time};
 use mimimi_client::in_process::{Answer, Service};
-use mimimi_client::{Client, Event, Options};
+use mimimi_client::{Client, Event, Options, Profile};
 use protocol::directory::Directory;
 use protocol::operation::Operation;
 use rustix::time::{ClockId, clock_gettime};
@@ -164,6 +164,7 @@ async fn measure(members: usize, rounds: usize, bare: &Bare) {
     });
     let options = || Options {
         service: Some(Arc::clone(&service) as Arc<dyn Service>),
+        profile: Profile::Live,
         ..homes.options()
     };
     let sender = homes.client_with("founder", options()).await;

@@ -4,16 +4,24 @@
 
 use std::path::PathBuf;
 
-use mimimi_client::{Client, Event, Options};
+use mimimi_client::{Client, Event, Options, Profile};
 
 type Failure = Box<dyn std::error::Error>;
+
+/// A conversation is on the screen: it is followed as it goes on.
+fn options() -> Options {
+    Options {
+        profile: Profile::Live,
+        ..Options::default()
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let home = PathBuf::from(arguments.next().ok_or("a home directory is needed")?);
     let mut left: usize = arguments.next().ok_or("a number is needed")?.parse()?;
-    let bot = Client::open(&home, Options::default()).await?;
+    let bot = Client::open(&home, options()).await?;
     let mut own = Vec::new();
     let mut events = bot.event_stream();
     while left > 0 {

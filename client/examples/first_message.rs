@@ -8,9 +8,17 @@
 
 use std::path::PathBuf;
 
-use mimimi_client::{Client, Endpoints, Event, Options};
+use mimimi_client::{Client, Endpoints, Event, Options, Profile};
 
 type Failure = Box<dyn std::error::Error>;
+
+/// A conversation is on the screen: it is followed as it goes on.
+fn options() -> Options {
+    Options {
+        profile: Profile::Live,
+        ..Options::default()
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
@@ -21,8 +29,7 @@ async fn main() -> Result<(), Failure> {
     let endpoints = Endpoints::from_json(&std::fs::read(stack)?)?;
     let start = async |name: &str, account: &PathBuf| -> Result<Client, Failure> {
         let token = std::fs::read_to_string(account)?;
-        let client =
-            Client::init(&homes.join(name), &endpoints, &token, Options::default()).await?;
+        let client = Client::init(&homes.join(name), &endpoints, &token, options()).await?;
         client.register_handle(name).await?;
         Ok(client)
     };
@@ -35,8 +42,10 @@ async fn main() -> Result<(), Failure> {
     let request = ben.incoming_requests()?.pop().ok_or("nobody asks")?;
     let name = ben.accept_request(&request.id).await?;
 
-    let mut events = ann.event_stream();
-    while !matches!(events.next().await?.event, Event::Connected { .. }) {}
+    // Whoever cannot wait catches up at once: relay and service see that.
+    while ann.contacts()?.is_empty() {
+        ann.sync(1_000).await?;
+    }
     // To be compared over another channel: then no service has given them wrong keys.
     assert_eq!(ann.safety_number("ben")?, ben.safety_number(&name)?);
 
@@ -44,6 +53,8 @@ async fn main() -> Result<(), Failure> {
     ann.add_to_group("climbing", &["ben"]).await?;
     ann.queue_message("climbing", "Saturday?")?;
 
+    ben.sync(0).await?;
+    ben.bring_to_front("climbing").await?;
     let mut events = ben.event_stream();
     loop {
         let stored = events.next().await?;

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mimimi_client::{Client, Error, Event, Events, Options};
+use mimimi_client::{Client, Error, Event, Events, Options, Profile};
 use rand::Rng as _;
 use tokio::time::{sleep, timeout};
 
@@ -60,15 +60,26 @@ async fn rest(clients: [&Client; 2]) -> Result<(), Error> {
     Ok(())
 }
 
+/// A conversation is on the screen: it is followed as it goes on.
+fn options() -> Options {
+    Options {
+        profile: Profile::Live,
+        ..Options::default()
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [first, second, run] = &arguments[..] else {
         return Err("two home directories and a name are needed".into());
     };
-    let one = Client::open(Path::new(first), Options::default()).await?;
-    let two = Client::open(Path::new(second), Options::default()).await?;
+    let one = Client::open(Path::new(first), options()).await?;
+    let two = Client::open(Path::new(second), options()).await?;
     let clients = [&one, &two];
+    for client in clients {
+        client.bring_to_front("team").await?;
+    }
     let ended = tokio::select! {
         ended = show("one", &one, one.event_stream()) => ended,
         ended = show("two", &two, two.event_stream()) => ended,

@@ -1,6 +1,6 @@
 //! One thread of its own for each client: it owns the [`Engine`], does what handles ask for, one
 //! thing after the other, and between these what nobody asks for: it sends queued messages and, as
-//! long as somebody looks at events, waits for news.
+//! long as somebody looks at events, takes slots and follows the group in front.
 //!
 //! The thread has a runtime of its own, so that handles can be used in any executor, and a slow
 //! step of cryptography or a write to the disk holds up nobody else.
@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use protocol::journal::MAX_WAIT_MS;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -69,8 +68,6 @@ pub(crate) struct Driver {
 
 /// The longest that a client waits between two tries when nobody answers.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How long news are waited for: no longer than the service holds a read.
-const WATCH_MS: u32 = MAX_WAIT_MS;
 
 impl Driver {
     /// Starts the thread; `make` runs on it.
@@ -229,8 +226,9 @@ async fn work(
             waiting = None;
             // Nobody takes in what it tells: it says of no group that everything was read.
             engine.streams.stop();
+            engine.slots.end();
         } else if waiting.is_none() {
-            let begun = engine.begin_to_follow(WATCH_MS).await;
+            let begun = engine.begin_to_follow().await;
             let pause = of_news.after(&begun);
             tell("reading", &begun);
             waiting = Some(match begun {
@@ -247,7 +245,14 @@ async fn work(
         };
         match next {
             Next::Order(None) => return,
-            Next::Order(Some(Order::Do(job))) => job(&mut engine).await,
+            Next::Order(Some(Order::Do(job))) => {
+                let front = engine.front;
+                job(&mut engine).await;
+                // What is waited for is another thing now.
+                if engine.front != front || engine.slots.next_ms().is_none() {
+                    waiting = None;
+                }
+            }
             Next::Order(Some(Order::Look)) => outbox.set(sleep(Duration::ZERO)),
             Next::Order(Some(Order::Close(reply))) => {
                 drop(engine);

@@ -16,6 +16,7 @@ use crate::home::{Held, Home};
 use crate::net::streams::Streams;
 use crate::net::transport::Transport;
 use crate::outcomes::CommitOutcome;
+use crate::slots::{Bundle, Slots};
 use crate::store::feed::Place;
 use crate::store::loaded::Loaded;
 use crate::store::reporting::RequestPolicy;
@@ -88,6 +89,13 @@ pub(crate) struct Engine {
     pub(crate) streams: Streams,
     /// Following the activity feed.
     pub(crate) feed: Feed,
+    /// When journals are read while somebody looks.
+    pub(crate) slots: Slots,
+    pub(crate) bundle: Bundle,
+    /// Where the next slot of a group goes on that has more than one page, and in which segment.
+    pub(crate) cursors: HashMap<GroupId, (SegmentId, Position)>,
+    /// So many requests have had a place among slots.
+    pub(crate) counted: u64,
     /// What journals said about commits of ours.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,

@@ -50,6 +50,14 @@
 //! begun is done, and only its answer is lost. When the last handle is dropped, what is under way
 //! ends where it stands, as when the process is killed: the next [`Client::open`] goes on with it.
 //!
+//! # When it reads
+//!
+//! While there is an [`Events`], a client reads at random times of its own, whether there is news or
+//! not ([`Profile`]). Its default hides from the relay who is written to, and takes minutes. An
+//! application that shows one conversation follows that ([`Client::bring_to_front`],
+//! [`Client::set_profile`] with [`Profile::Live`] or [`Profile::Even`]), and says so to the relay.
+//! [`Client::sync`] reads everything at once, which relay and service see.
+//!
 //! # The outbox
 //!
 //! [`Client::queue_message`] returns at once with the message's id. The message is on disk then. It
@@ -126,6 +134,10 @@ mod net;
 mod options;
 mod outcomes;
 mod push_address;
+#[cfg(feature = "test-support")]
+pub mod slots;
+#[cfg(not(feature = "test-support"))]
+mod slots;
 mod store;
 mod sync_message;
 pub mod text;
@@ -148,12 +160,13 @@ pub use in_process::SharedService;
 pub use key_view::KeyView;
 pub use net::clock::{Clock, SharedClock, SystemClock};
 pub use net::transport::{Patience, Progress, Waiting};
-pub use options::{Following, Options, PendingRequest};
+pub use options::{Options, PendingRequest};
 pub use outcomes::{CommitOutcome, RemovalReason, StopReason};
 pub use protocol::policy::PolicyError;
 pub use protocol::problem::ProblemType;
 pub use protocol::reporting::ReportReason;
 pub use push_address::{PushAddress, PushConsent};
+pub use slots::{Bundle, Profile};
 pub use store::connections::IncomingRequest;
 pub use store::contacts::Contact;
 pub use store::devices::Device;

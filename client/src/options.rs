@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use protocol::follow;
 use protocol::operation::Operation;
 
 use crate::in_process::SharedService;
 use crate::net::clock::{SharedClock, SystemClock};
 use crate::net::transport::patience::{Patience, Progress};
+use crate::slots::{Bundle, Profile, Slots};
 use crate::store::reporting::RequestPolicy;
 use crate::views::Pace;
+
+/// What the feed may cost where nothing else is said: ticks of 20 seconds among 10^5 users.
+const FEED_BYTES: u64 = 256 * 1024 * 1024;
 
 /// How a client behaves.
 #[derive(Clone)]
@@ -28,38 +31,38 @@ pub struct Options {
     pub requests: RequestPolicy,
     /// When the views of independent operators are compared.
     pub pace: Pace,
-    /// How the group in front is followed while somebody looks at events.
-    pub following: Following,
-    /// Bytes that the activity feed may cost in a month of being followed without a pause: the
-    /// low-data profile. The client takes the finest resolution that fits, and reads the groups
-    /// that it names. It reads every group where none fits, where the relay shows no feed, and
-    /// without a budget: a read right after a tick shows the relay that this client has news.
+    /// How journals are read while somebody looks at events ([`Client::event_stream`]). It can be
+    /// changed later ([`Client::set_profile`]).
+    ///
+    /// [`Client::event_stream`]: crate::Client::event_stream
+    /// [`Client::set_profile`]: crate::Client::set_profile
+    pub profile: Profile,
+    /// How many journals a slot of the profile reads.
+    pub bundle: Bundle,
+    /// Bytes that the activity feed may cost in a month of being followed without a pause. The
+    /// client takes the finest resolution that fits. The feed says which journal the next slot
+    /// reads, in every profile. Without it, where none fits and where the relay shows none, slots
+    /// read all journals in turn, and news come later by as many slots as there are groups.
     pub feed_bytes: Option<u64>,
+    /// Slots come as many times faster, for tests.
+    #[cfg(feature = "test-support")]
+    pub slots_faster: u64,
+    /// Slots come when there is news: the weakness that they are there against, for tests.
+    #[cfg(feature = "test-support")]
+    pub slots_weakened: bool,
     /// Answers in place of relay, gateway, service and issuer: for tests without sockets.
     pub service: Option<SharedService>,
 }
 
-/// How the group in front is followed while somebody looks at events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Following {
-    /// On a stream, on which an entry comes within a fraction of a second. By the times of what it
-    /// passes on, the relay can see who is in one conversation.
-    #[default]
-    Live,
-    /// On a stream with a frame every second, whether there is an entry or not. The relay sees that
-    /// there is a stream.
-    Even,
-    /// By long polls: each answer is followed by another request.
-    Polls,
-}
-
-impl Following {
-    pub(crate) fn pace(self) -> Option<follow::Pace> {
-        match self {
-            Self::Live => Some(follow::Pace::Live),
-            Self::Even => Some(follow::Pace::Even),
-            Self::Polls => None,
-        }
+impl Options {
+    pub(crate) const fn slots(&self) -> Slots {
+        let slots = Slots::new(self.profile);
+        #[cfg(feature = "test-support")]
+        let slots = match self.slots_weakened {
+            true => slots.faster(self.slots_faster).weakened(),
+            false => slots.faster(self.slots_faster),
+        };
+        slots
     }
 }
 
@@ -73,8 +76,13 @@ impl Default for Options {
             ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
             requests: RequestPolicy::default(),
             pace: Pace::default(),
-            following: Following::default(),
-            feed_bytes: None,
+            profile: Profile::default(),
+            bundle: Bundle::default(),
+            feed_bytes: Some(FEED_BYTES),
+            #[cfg(feature = "test-support")]
+            slots_faster: 1,
+            #[cfg(feature = "test-support")]
+            slots_weakened: false,
             service: None,
         }
     }

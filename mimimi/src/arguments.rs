@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use client::Profile;
 
 use crate::group_operations::GroupOperation;
 
@@ -18,6 +19,33 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// How journals are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reading {
+    /// One conversation at once, others within a minute or two. The relay sees who is in it
+    Live,
+    /// One conversation within a second, on a stream that is always as busy; most data
+    Even,
+    /// All within minutes. The relay sees nothing of them
+    Batched,
+    /// When there is news, and nothing else. The relay sees when, and by and by from whom
+    LowData,
+    /// Every half hour or so, in a minute of its own
+    Periodic,
+}
+
+impl From<Reading> for Profile {
+    fn from(reading: Reading) -> Self {
+        match reading {
+            Reading::Live => Self::Live,
+            Reading::Even => Self::Even,
+            Reading::Batched => Self::Batched,
+            Reading::LowData => Self::LowData,
+            Reading::Periodic => Self::Periodic,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,18 +122,16 @@ pub(crate) enum Command {
         /// Wait this long for something to happen
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         wait: u32,
-        /// Go on showing what happens until this is ended. The relay sees that one conversation is
-        /// followed, and when something comes in it
+        /// Go on showing what happens until this is ended, read as the profile says
         #[arg(long, conflicts_with = "wait")]
         follow: bool,
-        /// The conversation that is followed on a stream; what comes in others is shown within
-        /// seconds
+        /// The conversation that is followed on a stream, where the profile has one; what comes in
+        /// others is shown within a minute or two
         #[arg(long, value_name = "GROUP", requires = "follow")]
         group: Option<String>,
-        /// Fetch the activity feed, within about 100 MB a month, and read other conversations when
-        /// it names them and every few hours. The relay sees that there was news when they are read
-        #[arg(long)]
-        low_data: bool,
+        /// How much the relay may see, and how soon something is shown
+        #[arg(long, value_enum, requires = "follow", default_value_t = Reading::Live)]
+        profile: Reading,
     },
     /// The wallet of Privacy Pass tokens
     Tokens,

@@ -17,9 +17,6 @@ use crate::group_operations::GroupOperation;
 use crate::terminal::{Name, Output, names, output_is_closed};
 use crate::{devices, group_operations, push};
 
-/// Bytes a month that the activity feed may cost whoever receives with little data.
-const LOW_DATA: u64 = 100 << 20;
-
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     if shows_once(&arguments.command) && output_is_closed() {
         return Err(LocalError::Output(std::io::ErrorKind::BrokenPipe.into()).into());
@@ -44,14 +41,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         let keys = (passphrase_file.as_deref(), recovery_key_file.as_deref());
         return Ok(print(account::restore(&home, file, keys.0, keys.1).await?)?);
     }
-    let feed_bytes = match arguments.command {
-        Command::Receive { low_data: true, .. } => Some(LOW_DATA),
-        _ => None,
-    };
-    let options = Options {
-        feed_bytes,
-        ..options()
-    };
+    let mut options = options();
+    if let Command::Receive { profile, .. } = arguments.command {
+        options.profile = profile.into();
+    }
     let client = Client::open(&home, options).await?;
     if let Command::DeleteAccount { .. } = arguments.command {
         client.delete_account().await?;

@@ -81,9 +81,10 @@ pub(crate) struct InnerResponse {
 impl InnerResponse {
     /// The response in binary HTTP, padded to a size bucket.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut encoded = Vec::with_capacity(padding::bucket(self.content.len() + 256));
+        let most = self.content.len() + padding::ANSWER_HEAD;
+        let mut encoded = Vec::with_capacity(padding::answer_bucket(most));
         binary_http::response(self.status, &self.fields, &self.content, &mut encoded);
-        encoded.resize(padding::bucket(encoded.len()), 0);
+        encoded.resize(padding::answer_bucket(encoded.len()), 0);
         encoded
     }
 }
@@ -252,7 +253,7 @@ mod tests {
                 content: vec![7; len].into(),
             };
             let encoded = response.encode();
-            prop_assert_eq!(encoded.len(), padding::bucket(encoded.len()));
+            prop_assert_eq!(encoded.len(), padding::answer_bucket(encoded.len()));
             prop_assert!(encoded.len() >= len);
         }
     }

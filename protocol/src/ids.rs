@@ -92,6 +92,9 @@ impl Position {
     /// Reads begin at multiples of this: an exact position would tell readers apart.
     pub const READ_GRANULE: u64 = 32;
 
+    /// Where a reader begins who asks for the last entries, wherever they are: the same for all.
+    pub const LAST: Self = Self(u64::MAX);
+
     /// The position that a reader of this one asks from.
     #[must_use]
     pub const fn rounded_down(self) -> Self {

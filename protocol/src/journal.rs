@@ -83,17 +83,33 @@ pub struct ReadJournalRequest {
     pub version: u16,
     /// The segment to read.
     pub segment: SegmentId,
-    /// A multiple of [`Position::READ_GRANULE`] where a reader begins, never its exact position,
-    /// which would tell it from other readers. After that the end of the answer before: answers are
-    /// filled in one way, so that all who began alike ask alike.
+    /// [`Position::LAST`] for the last entries that fit; or a multiple of
+    /// [`Position::READ_GRANULE`] where a reader begins, never its exact position, which would tell
+    /// it from other readers. After that the end of the answer before: answers are filled in one
+    /// way, so that all who began alike ask alike.
     pub from: Position,
     /// The service answers at once when the segment goes on beyond this position or is closed; else
     /// it waits for `wait_ms`. Either `from`, or `head.next` of an answer that came just before:
     /// the segment's end is the same for all who read on, a position from an earlier sitting is
-    /// not.
+    /// not. 0 for whoever asks for the last entries.
     pub known: Position,
     /// At most [`MAX_WAIT_MS`]; 0 for not at all.
     pub wait_ms: u32,
+    /// How long the answer is.
+    pub size: AnswerSize,
+}
+
+/// What an answer with a stretch is padded to. An entry that is longer alone takes the next
+/// multiple.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum AnswerSize {
+    /// The size that most answers of the service have, whatever the segment
+    /// ([`crate::padding::ORDINARY_ANSWER`] on the network).
+    Ordinary = 1,
+    /// A size of the segment's, which its commits choose: whoever reads much reads it in fewer
+    /// answers.
+    Segment = 2,
 }
 
 /// Longest wait of a long poll, milliseconds.
@@ -111,10 +127,10 @@ pub struct ReadJournalResponse {
     /// The position of the first of `entries`: the one that was asked for, or a later one where
     /// entries have expired altogether.
     pub first: Position,
-    /// Dense from `first` on. Fewer than there are when they exceed the
-    /// read bucket; at least one where there is one.
+    /// Dense from `first` on. Fewer than there are when they exceed the size; at least one where
+    /// there is one.
     pub entries: Vec<Entry>,
-    /// Zeros, up to the segment's read bucket.
+    /// Zeros, up to the size that was asked for.
     pub padding: VLBytes,
 }
 

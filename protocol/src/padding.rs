@@ -5,6 +5,31 @@ pub const SMALLEST_BUCKET: usize = 512;
 /// Above this size, buckets are multiples of it.
 pub const LARGEST_DOUBLING_BUCKET: usize = 64 * 1024;
 
+/// No request of a client is shorter, padded: most messages fit in it, and so a message has the
+/// size of a read.
+pub const ORDINARY_REQUEST: usize = 2 * 1024;
+/// No answer is shorter, padded: what is read of a journal in one go fits in it, and so the answer
+/// to a message, or a refusal, has the size of what is read.
+pub const ORDINARY_ANSWER: usize = 8 * 1024;
+/// What binary HTTP takes of an answer beside its content, at most.
+pub const ANSWER_HEAD: usize = 512;
+
+/// The size of a request of `len` bytes on the network.
+#[must_use]
+pub const fn request_bucket(len: usize) -> usize {
+    at_least(ORDINARY_REQUEST, len)
+}
+
+/// The size of an answer of `len` bytes on the network.
+#[must_use]
+pub const fn answer_bucket(len: usize) -> usize {
+    at_least(ORDINARY_ANSWER, len)
+}
+
+const fn at_least(ordinary: usize, len: usize) -> usize {
+    bucket(if len < ordinary { ordinary } else { len })
+}
+
 /// The size bucket of a message of `len` bytes on the network: powers of two from
 /// [`SMALLEST_BUCKET`] to [`LARGEST_DOUBLING_BUCKET`], multiples of the latter beyond.
 #[must_use]
@@ -57,6 +82,11 @@ mod tests {
         fn a_bucket_holds_its_message(len in 0usize..1 << 30) {
             prop_assert!(bucket(len) >= len);
             prop_assert_eq!(bucket(bucket(len)), bucket(len));
+            for padded in [request_bucket(len), answer_bucket(len)] {
+                prop_assert!(padded >= bucket(len) && bucket(padded) == padded);
+            }
+            prop_assert_eq!(request_bucket(len) == ORDINARY_REQUEST, len <= ORDINARY_REQUEST);
+            prop_assert_eq!(answer_bucket(len) == ORDINARY_ANSWER, len <= ORDINARY_ANSWER);
         }
     }
 }

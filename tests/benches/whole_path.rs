@@ -8,7 +8,6 @@
 //! process, the receivers in another one. `MEMBERS` are the sizes of groups.
 //!
 //! * *stream*: all look at events, with the group in front, which they follow on a stream.
-//! * *front*: the same by long polls, after each of which all journals are read.
 //! * *polling*: each receiver catches up once after each message.
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +30,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use bare::{at, each, median, mls};
-use client::{Client, Event, Following, Options};
+use client::{Client, Event, Options};
 use end_to_end::{LogLevel, MUCH, Service, Stack, device, patient};
 use futures::future::join_all;
 use oblivious::{Aead, Kem, Key, whole};
@@ -83,7 +82,7 @@ fn main() {
     for members in sizes.split(',').map(|size| size.parse().unwrap()) {
         let group = runtime().block_on(Prepared::make(members));
         bare.print_floor(members - 1);
-        for reading in [Reading::Stream, Reading::Front, Reading::Polling] {
+        for reading in [Reading::Stream, Reading::Polling] {
             group.measure(reading);
         }
     }
@@ -96,7 +95,6 @@ fn runtime() -> Runtime {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Stream,
-    Front,
     Polling,
 }
 
@@ -104,7 +102,6 @@ impl Reading {
     const fn name(self) -> &'static str {
         match self {
             Self::Stream => "stream",
-            Self::Front => "front",
             Self::Polling => "polling",
         }
     }
@@ -118,10 +115,8 @@ fn receivers(given: &str) {
     let homes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
     let looks = reading != Reading::Polling.name();
     let options = || Options {
-        following: match reading == Reading::Stream.name() {
-            true => Following::Live,
-            false => Following::Polls,
-        },
+        // As fast as an application's.
+        slots_faster: 1,
         ..patient()
     };
     runtime().block_on(async {

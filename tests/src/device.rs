@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use client::{Client, Endpoints, Error, Event, Options, Pace, Patience, UsageError};
+use client::{Client, Endpoints, Error, Event, Options, Pace, Patience, Profile, UsageError};
 use rusqlite::Connection;
 
 use crate::stack::Stack;
@@ -21,6 +21,9 @@ pub fn patient() -> Options {
             call: Duration::from_secs(120),
         },
         pace: at_once(),
+        profile: Profile::Live,
+        // Most tests are not about when a slot comes.
+        slots_faster: 30,
         ..Options::default()
     }
 }

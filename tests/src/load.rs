@@ -19,7 +19,7 @@ use crypto::sign::{LeafKeyPair, Scheme, verify};
 use protocol::codec::opaque;
 use protocol::group::{EntryAccepted, GroupKey, SendMessageRequest};
 use protocol::ids::{GroupId, LeafIndex, Position, SegmentId, Step};
-use protocol::journal::{Class, Entry, Event, ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, Class, Entry, Event, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::request::{REQUEST_LABEL, ReceivedRequest, Sender};
 use protocol::{WIRE_VERSION, Wire as _};
@@ -278,6 +278,7 @@ impl Reader {
                     from,
                     known: from,
                     wait_ms: 0,
+                    size: AnswerSize::Segment,
                 };
                 let page = ask(&self.client, &request).await;
                 assert_eq!(page.first, from, "a stretch begins where it was asked for");

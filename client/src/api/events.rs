@@ -6,6 +6,7 @@ use crate::api::{Client, GroupRef, call, in_group};
 use crate::driver::{Interest, Order};
 use crate::error::{Error, LocalError};
 use crate::net::clock::{Clock as _, SystemClock};
+use crate::slots::Profile;
 use crate::store::events::{self, StoredEvent};
 
 impl Client {
@@ -26,7 +27,7 @@ impl Client {
     }
 
     /// Events as they come, those first that have not been acknowledged. While it is there, this
-    /// client waits for news and follows them.
+    /// client reads as its [`Profile`] says.
     #[must_use]
     pub fn event_stream(&self) -> Events {
         let interest = Arc::clone(&self.shared.driver.interest);
@@ -40,6 +41,18 @@ impl Client {
         }
     }
 
+    /// Reads in another way from now on, while somebody looks at events: as an application does that
+    /// comes to the screen or goes from it.
+    ///
+    /// # Errors
+    /// [`LocalError::Stopped`].
+    pub async fn set_profile(&self, profile: Profile) -> Result<(), Error> {
+        call!(self, |engine| {
+            engine.choose_profile(profile);
+            Ok(())
+        })
+    }
+
     /// Has a group in front, as if it were on the screen: its journal is followed while somebody
     /// looks at events. So is the one that a call has sent a message to last; queued messages that
     /// go out by themselves bring no group to the front.
@@ -51,7 +64,7 @@ impl Client {
     }
 
     /// Catches up until there is an event or `wait_ms` have passed, and returns the events that
-    /// have not been acknowledged.
+    /// have not been acknowledged. As [`Client::sync`], it reads all groups at once.
     ///
     /// # Errors
     /// As [`Client::sync`].

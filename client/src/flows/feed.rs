@@ -1,6 +1,7 @@
 //! Following the activity feed: its ticks are fetched one after the other, checked, and searched
-//! for the tags of the own groups. Groups with news are read, others are not, but for a look at a
-//! random time every few hours: a hint can be lost, or held back.
+//! for the tags of the own groups. Groups with news are read in the next slots; in the profile with
+//! little data at once, and others not, but for a look at a random time every few hours: a hint can
+//! be lost, or held back.
 //!
 //! What was not checked is not acted on: the service has signed a tick, and the tick goes on from
 //! the one before. Where following begins, the service itself has shown the same tick to somebody
@@ -92,8 +93,11 @@ fn pause(resolution: Resolution) -> Duration {
     Duration::from_millis((resolution.ms() / 10).clamp(200, 5_000))
 }
 
-/// The finest resolution that costs no more than this in a month.
-fn affordable(pointer: &FeedPointer, bytes_a_month: u64) -> Option<(Resolution, TickNumber)> {
+/// The finest resolution, from this one on, that costs no more than this in a month.
+fn affordable(
+    pointer: &FeedPointer,
+    (bytes_a_month, finest): (u64, Resolution),
+) -> Option<(Resolution, TickNumber)> {
     pointer
         .ticks
         .iter()
@@ -101,7 +105,8 @@ fn affordable(pointer: &FeedPointer, bytes_a_month: u64) -> Option<(Resolution, 
             let resolution = Resolution::of_seconds(tick.seconds)?;
             let ticks = MONTH_S / resolution.seconds();
             let bytes = ticks.saturating_mul(u64::from(tick.bytes).saturating_add(OVERHEAD));
-            (bytes <= bytes_a_month).then_some((resolution, TickNumber(tick.number)))
+            (bytes <= bytes_a_month && resolution >= finest)
+                .then_some((resolution, TickNumber(tick.number)))
         })
         .min()
 }
@@ -126,7 +131,7 @@ fn checked(
 }
 
 /// No look was drawn for later than this, except by another clock.
-fn latest_ms(now_ms: u64) -> u64 {
+pub(crate) fn latest_ms(now_ms: u64) -> u64 {
     now_ms.saturating_add(LOOK_MS.end)
 }
 
@@ -177,7 +182,7 @@ impl Engine {
         let Some(pointer) = self.transport.feed_pointer().await else {
             return Ok(None);
         };
-        let Some(at) = affordable(&pointer, bytes_a_month) else {
+        let Some(at) = affordable(&pointer, (bytes_a_month, self.slots.finest())) else {
             return Ok(None);
         };
         let (resolution, number) = at;
@@ -318,9 +323,14 @@ impl Engine {
         }))
     }
 
+    /// Nobody fetches ticks for a while: what is missed is caught up then.
+    pub(crate) fn feed_sleeps(&self) {
+        lock(&self.feed.heard).next_at = None;
+    }
+
     /// Keeps what was heard since: where the feed was followed to, together with the groups that
     /// it named.
-    fn keep_heard(&mut self) -> Result<(), Error> {
+    pub(crate) fn keep_heard(&mut self) -> Result<(), Error> {
         let (at, news, ended, searched) = {
             let mut heard = lock(&self.feed.heard);
             let news = std::mem::take(&mut heard.news);
@@ -333,6 +343,7 @@ impl Engine {
         if at.is_none() && ended.is_none() {
             return Ok(());
         }
+        let now_ms = self.transport.time.now_unix_ms();
         self.transact(|db, _| {
             // Another process may have followed it meanwhile: what it has taken is kept too.
             if let Some(at) = at.filter(|at| {
@@ -345,13 +356,13 @@ impl Engine {
             if let Some(searched) = &searched {
                 for group in Group::all(db)? {
                     if group.status == Status::Active && !searched.contains(&group.segment.id) {
-                        feed::has_news(db, &group.id)?;
+                        feed::has_news(db, &group.id, now_ms)?;
                     }
                 }
             }
             for group in &news {
                 if Group::find(db, group)?.is_some() {
-                    feed::has_news(db, group)?;
+                    feed::has_news(db, group, now_ms)?;
                 }
             }
             match &ended {
@@ -369,7 +380,7 @@ impl Engine {
     /// invitations; all groups while the feed is not followed.
     pub(crate) async fn take_news_in(&mut self) -> Result<(), Error> {
         self.keep_heard()?;
-        if feed::place(&self.db)?.is_none() {
+        if !self.reads_by_feed() || feed::place(&self.db)?.is_none() {
             return self.take_all_in().await;
         }
         let now_ms = self.transport.time.now_unix_ms();
@@ -394,11 +405,9 @@ impl Engine {
         let read = std::mem::take(&mut self.read_to_end);
         let done = self.transact(|db, _| {
             feed::ratchet(db, day)?;
-            if place.is_some() {
-                for group in &read {
-                    let due_ms = now_ms.saturating_add(chance(&LOOK_MS)?);
-                    feed::was_read(db, group, (now_ms, latest_ms(now_ms)), due_ms)?;
-                }
+            for group in &read {
+                let due_ms = now_ms.saturating_add(chance(&LOOK_MS)?);
+                feed::was_read(db, group, (now_ms, latest_ms(now_ms)), due_ms)?;
             }
             Ok(())
         });
@@ -430,6 +439,11 @@ enum Looked {
 }
 
 impl FeedReader {
+    /// Whether it cannot be followed any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.heard).ended.is_some()
+    }
+
     /// Until a group of this client is named, or the feed cannot be followed any more.
     pub(crate) async fn follow(&mut self) {
         let mut at_once = true;
@@ -669,20 +683,24 @@ mod tests {
 
     #[test]
     fn the_finest_resolution_that_fits_is_taken() {
-        let fits =
-            |bytes, budget| affordable(&pointer(bytes), budget).map(|(resolution, _)| resolution);
+        let fits = |bytes, budget| {
+            affordable(&pointer(bytes), (budget, Resolution::Seconds2))
+                .map(|(resolution, _)| resolution)
+        };
         assert_eq!(fits(120, 1 << 30), Some(Resolution::Seconds2));
         assert_eq!(fits(120, 100 << 20), Some(Resolution::Seconds20));
         assert_eq!(fits(4_000, 100 << 20), Some(Resolution::Minutes2));
         assert_eq!(fits(3 << 20, 100 << 20), Some(Resolution::Day));
         assert_eq!(fits(3 << 20, 10 << 20), None);
+        let coarse = affordable(&pointer(120), (1 << 30, Resolution::Minutes2));
+        assert_eq!(coarse.unwrap().0, Resolution::Minutes2);
         assert_eq!(
             affordable(
                 &FeedPointer {
                     generation: 0,
                     ticks: Vec::new()
                 },
-                1
+                (1, Resolution::Seconds2)
             ),
             None
         );

@@ -1,34 +1,35 @@
 //! Following the journal of the group in front: what comes on a stream is taken in as a page of a
-//! read is, by the same code and with the same checks, and no other journal is read for it. What a
-//! stream says that does not go with what was read before is not judged here: the journal is read,
-//! and that judges.
+//! read is, by the same code and with the same checks. No journal is read for it and nothing is
+//! sent: what follows from it waits for a slot. What a stream says that does not go with what was
+//! read before is not judged here: the journal is read, and that judges.
 
 use crypto::journal::head_after;
 use protocol::codec::opaque;
-use protocol::follow::FollowedStretch;
+use protocol::follow::{FollowedStretch, Pace};
 use protocol::ids::GroupId;
 use protocol::journal::{ReadJournalResponse, SignedHead};
 
 use crate::engine::Engine;
-use crate::error::{Error, refusals_can_wait};
+use crate::error::Error;
 use crate::flows::news::{News, Watch};
 use crate::flows::read::{Senders, Taken};
 use crate::net::streams::Follower;
 use crate::net::transport::stream::StreamFault;
-use crate::store::{Group, Segment, Status, heads};
+use crate::store::{Group, Segment, Status, feed, heads};
 
 impl Engine {
-    /// Follows what has come. Where a wait goes on, it is answered.
+    /// Takes what has come. Where a wait goes on, it is answered.
     pub(crate) async fn take_news(&mut self, news: News) -> Result<Option<Watch>, Error> {
         match news {
             News::Look(follower) => {
                 self.streams.parked = follower;
-                let finished = self.finish_sync().await;
-                if finished.is_err() {
+                let taken = self.take_slot().await;
+                if taken.is_err() {
                     self.streams.stop();
                 }
-                finished.map(|()| None)
+                taken.map(|()| None)
             }
+            News::Front(group) => self.read_front(&group).await.map(|()| None),
             News::Ended(ending) => {
                 self.streams.ended(ending)?;
                 Ok(None)
@@ -43,59 +44,50 @@ impl Engine {
         mut follower: Follower,
         stretch: FollowedStretch,
     ) -> Result<Option<Watch>, Error> {
-        let held = self.hold().await?;
+        let _held = self.hold().await?;
         let id = follower.group;
         let Some(group) = Group::find(&self.db, &id)?.filter(|group| follower.is_of(group)) else {
             // Another process has gone on.
             return Ok(None);
         };
-        let has_entries = !stretch.entries.is_empty();
         let before = follower.told.replace(stretch.head.clone());
         let taken = match goes_back(before.as_ref(), &stretch) {
             true => Ok(Outcome::Contradicts),
             false => self.take_stretch(&group, stretch),
         };
-        let fault = match taken {
+        match taken {
             Ok(Outcome::On { at_end }) => {
                 follower.at_end = at_end;
                 self.streams.goes_on(&follower);
-                None
+                watch.goes_on(&self.db, follower).map(Some)
             }
+            // The next stream is of the next segment.
             Ok(Outcome::NextSegment) => {
-                // All others of the group go on to the next segment, too.
                 self.streams.ended(follower.ending(None))?;
-                drop(held);
-                self.finish_sync().await?;
-                return Ok(None);
+                Ok(None)
             }
-            Ok(Outcome::Contradicts) | Err(Error::Protocol(_)) => Some(StreamFault::Contradicts),
-            Err(error) => return Err(error),
-        };
-        if let Some(fault) = fault {
-            self.streams.ended(follower.ending(Some(fault)))?;
-            drop(held);
-            self.finish_sync().await?;
-            return Ok(None);
+            Ok(Outcome::Contradicts) | Err(Error::Protocol(_)) => {
+                let fault = StreamFault::Contradicts;
+                self.streams.ended(follower.ending(Some(fault)))?;
+                self.read_front(&id).await?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        if has_entries {
-            refusals_can_wait(self.follow_from(&id).await)?;
-        }
-        watch.goes_on(&self.db, follower).map(Some)
     }
 
-    /// What follows from entries of one group.
-    async fn follow_from(&mut self, id: &GroupId) -> Result<(), Error> {
-        let done = async {
-            self.follow_invitations().await?;
-            match Group::find(&self.db, id)? {
-                Some(group) => self.settle_group(&group).await,
-                None => Ok(()),
+    /// The group in front has something that no stream has told: it is read, or is the next that a
+    /// slot reads where what this client asks must not show it.
+    async fn read_front(&mut self, id: &GroupId) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        let now_ms = self.transport.time.now_unix_ms();
+        match Group::find(&self.db, id)? {
+            Some(_) if self.streams.pace == Some(Pace::Live) => {
+                self.read_these(vec![*id]).await?;
+                self.judge_outbox()
             }
-        };
-        match done.await {
-            // It is tried again with all other groups.
-            Err(Error::Unreachable(_)) => Ok(()),
-            other => other,
+            Some(_) => feed::has_news(&self.db, id, now_ms),
+            None => Ok(()),
         }
     }
 

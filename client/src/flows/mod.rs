@@ -42,6 +42,7 @@ pub(crate) mod request;
 pub(crate) mod restored;
 pub(crate) mod roles;
 pub(crate) mod rounds;
+mod slots;
 mod submit;
 pub(crate) mod sync;
 pub(crate) mod upgrade;

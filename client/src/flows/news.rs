@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::follow::{FollowJournalRequest, FollowedStretch};
+use protocol::follow::{FollowJournalRequest, FollowedStretch, Pace};
 use protocol::ids::{GroupId, Position, SegmentId};
-use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::{WIRE_VERSION, Wire as _};
 use rusqlite::Connection;
@@ -18,18 +18,20 @@ use crate::net::clock::{Clock as _, SystemClock};
 use crate::net::streams::{Ending, Follower};
 use crate::net::transport::Transport;
 use crate::net::transport::stream::StreamFault;
+use crate::slots::Profile;
 use crate::store::{Group, Status, connection_stock, database, events, heads};
 
 /// How often a client that waits looks whether another process has had news.
 const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
-/// One long poll of the group in front is between half of this and this, after which the others are
-/// read.
+/// One long poll of the group in front is between half of this and this.
 const POLL_MS: u32 = 4_000;
+/// A stream that begins may hold up a slot for so long.
+const BEGINS: Duration = Duration::from_secs(5);
 
 /// A wait that has not begun.
 pub(crate) struct Watch {
     transport: Transport,
-    /// What is asked; without a group in front time passes and nothing else.
+    /// What is polled for, if anything is.
     request: Option<(ReadJournalRequest, Position)>,
     wait: Duration,
     promised: Promised,
@@ -41,14 +43,18 @@ pub(crate) struct Watch {
     /// A stream of the group in front, or how to ask for one.
     following: (Option<Follower>, Option<FollowJournalRequest>),
     front: Option<GroupId>,
-    /// When other groups are read, by the clock that nobody sets.
-    look_ms: u64,
+    /// When the next slot is, by the clock that nobody sets.
+    slot_ms: u64,
+    /// News that the feed tells are worth a look at once.
+    reacts: bool,
 }
 
 /// What comes of waiting for news.
 pub(crate) enum News {
-    /// It is time to read journals; a stream goes on meanwhile.
+    /// It is time for a slot, or for a look at what was heard; a stream goes on meanwhile.
     Look(Option<Follower>),
+    /// The group in front has something new, and no stream.
+    Front(GroupId),
     /// A stream has told something.
     Told(Box<Watch>, Follower, FollowedStretch),
     /// A stream has ended.
@@ -69,29 +75,49 @@ impl Engine {
             request: self.question(&front, wait_ms)?,
             following: (None, None),
             front: front.map(|group| group.id),
-            look_ms: SystemClock.monotonic_ms().saturating_add(wait_ms.into()),
+            slot_ms: 0,
+            reacts: self.slots.reacts(),
             wait,
             promised: Arc::clone(&self.promised),
-            feed: self.feed_reader()?,
+            feed: match self.reads_by_feed() {
+                true => self.feed_reader()?,
+                false => None,
+            },
             watched: Mutex::new(database::open_to_look(&self.home.database()?)?),
             known: events::last(&self.db)?,
         })
     }
 
-    /// As [`Engine::watch`], on a stream where there is one: this one, if it is of the group in
-    /// front.
-    pub(crate) fn watch_or_follow(
-        &mut self,
-        wait_ms: u32,
-        parked: Option<Follower>,
-    ) -> Result<Watch, Error> {
-        let mut watch = self.watch(wait_ms)?;
-        if let Some(group) = self.group_in_front()?
-            && watch.request.is_some()
-        {
-            watch.following = self.streams.go_on(parked, &group);
+    /// Prepares to wait for the next slot, and meanwhile for what comes into the group in front
+    /// where the profile follows that: on this stream, if it is of that group, or on another one.
+    /// Live, it is polled while there is none; at an even pace nothing is asked because of news.
+    pub(crate) fn watch_or_follow(&mut self, parked: Option<Follower>) -> Result<Watch, Error> {
+        let slot_ms = self.plan_slot()?;
+        let mut watch = self.watch(MAX_WAIT_MS)?;
+        watch.slot_ms = slot_ms;
+        watch.feed = match self.slots.is_awake() {
+            true => self.feed_reader()?,
+            false => {
+                self.feed_sleeps();
+                None
+            }
+        };
+        match self.group_in_front()? {
+            Some(group) if self.streams.pace.is_some() && watch.request.is_some() => {
+                watch.following = self.streams.go_on(parked, &group);
+            }
+            _ => {}
+        }
+        let has_stream = watch.following.0.is_some() || watch.following.1.is_some();
+        if has_stream || self.streams.pace != Some(Pace::Live) {
+            watch.request = None;
         }
         Ok(watch)
+    }
+
+    /// Whether an explicit call reads what the feed names and not all groups.
+    pub(crate) fn reads_by_feed(&self) -> bool {
+        self.slots.profile() == Profile::LowData
     }
 
     pub(crate) fn bring_to_front(&mut self, group: &str) -> Result<(), Error> {
@@ -129,6 +155,7 @@ impl Engine {
             from: group.segment.next.rounded_down(),
             known: head.next,
             wait_ms,
+            size: AnswerSize::Segment,
         };
         Ok(Some((request, head.next)))
     }
@@ -148,55 +175,65 @@ impl Watch {
             ..
         } = self;
         tokio::select! {
-            news = poll(transport, request, wait, &promised) => news,
+            news = poll(transport, request, wait, &promised) => news.map(drop),
             seen = elsewhere(&watched, known) => seen,
-            () = named(feed.as_mut()) => Ok(()),
+            () = named(feed.as_mut(), true) => Ok(()),
         }
     }
 
-    /// As [`Watch::wait`], or what comes on a stream before.
+    /// Until the next slot, or until the group in front has something new.
     pub(crate) async fn news(mut self) -> Result<News, Error> {
-        let (follower, request) = std::mem::take(&mut self.following);
-        let left_ms = self.look_ms.saturating_sub(SystemClock.monotonic_ms());
-        let left = Duration::from_millis(left_ms);
-        let mut follower = match (follower, request, self.front) {
-            (Some(follower), ..) => follower,
-            (None, Some(request), Some(group)) => {
-                // Other groups do not wait for it.
-                let begun = tokio::time::timeout(left, self.transport.follow_journal(&request));
-                match begun.await.unwrap_or(Err(StreamFault::Unreachable)) {
-                    Ok(stream) => Follower::new(stream, group, request.segment),
-                    Err(fault) => {
-                        return Ok(News::Ended(Ending {
-                            fault: Some(fault),
-                            heard_ms: None,
-                        }));
-                    }
+        let (mut follower, request) = std::mem::take(&mut self.following);
+        if let (Some(request), Some(group)) = (request, self.front) {
+            // A slot does not wait for it for long.
+            let most = self.left().max(BEGINS);
+            let begun = tokio::time::timeout(most, self.transport.follow_journal(&request));
+            follower = match begun.await.unwrap_or(Err(StreamFault::Unreachable)) {
+                Ok(stream) => Some(Follower::new(stream, group, request.segment)),
+                Err(fault) => {
+                    return Ok(News::Ended(Ending {
+                        fault: Some(fault),
+                        heard_ms: None,
+                    }));
                 }
-            }
-            _ => return self.wait().await.map(|()| News::Look(None)),
-        };
-        let left_ms = self.look_ms.saturating_sub(SystemClock.monotonic_ms());
-        // However much a stream tells.
-        if left_ms == 0 {
-            return Ok(News::Look(Some(follower)));
+            };
         }
+        let left = self.left();
+        // However much a stream tells.
+        if left.is_zero() {
+            return Ok(News::Look(follower));
+        }
+        let (mut feed, request) = (self.feed.take(), self.request.clone());
+        let polled = poll(self.transport.clone(), request, self.wait, &self.promised);
         let told = tokio::select! {
             biased;
-            told = follower.next() => told,
-            () = named(self.feed.as_mut()) => return Ok(News::Look(Some(follower))),
-            () = tokio::time::sleep(Duration::from_millis(left_ms)) => {
-                return Ok(News::Look(Some(follower)));
+            told = next_told(follower.as_mut()) => told,
+            polled = polled, if follower.is_none() && self.request.is_some() => {
+                return Ok(match (polled?, self.front) {
+                    (true, Some(front)) => News::Front(front),
+                    _ => News::Look(None),
+                });
             }
+            () = named(feed.as_mut(), self.reacts) => return Ok(News::Look(follower)),
+            () = tokio::time::sleep(left) => return Ok(News::Look(follower)),
             seen = elsewhere(&self.watched, self.known) => {
-                return seen.map(|()| News::Look(Some(follower)));
+                return seen.map(|()| News::Look(follower));
             }
         };
+        let Some(follower) = follower else {
+            return Ok(News::Look(None));
+        };
+        self.feed = feed;
         Ok(match told {
             Ok(Some(stretch)) => News::Told(Box::new(self), follower, stretch),
             Ok(None) => News::Ended(follower.ending(None)),
             Err(fault) => News::Ended(follower.ending(Some(fault))),
         })
+    }
+
+    fn left(&self) -> Duration {
+        let left_ms = self.slot_ms.saturating_sub(SystemClock.monotonic_ms());
+        Duration::from_millis(left_ms)
     }
 
     /// The wait goes on after something that a stream has told was taken in.
@@ -207,10 +244,25 @@ impl Watch {
     }
 }
 
-/// Until the activity feed names a group.
-async fn named(feed: Option<&mut FeedReader>) {
-    match feed {
-        Some(feed) => feed.follow().await,
+/// Follows the activity feed until it ends, or until it names a group if that is to be known.
+async fn named(feed: Option<&mut FeedReader>, is_enough: bool) {
+    let Some(feed) = feed else {
+        return std::future::pending().await;
+    };
+    loop {
+        feed.follow().await;
+        if is_enough || feed.has_ended() {
+            return;
+        }
+    }
+}
+
+/// Never, without a stream.
+async fn next_told(
+    follower: Option<&mut Follower>,
+) -> Result<Option<FollowedStretch>, StreamFault> {
+    match follower {
+        Some(follower) => follower.next().await,
         None => std::future::pending().await,
     }
 }
@@ -235,11 +287,11 @@ async fn poll(
     request: Option<(ReadJournalRequest, Position)>,
     wait: Duration,
     promised: &Mutex<Option<(SegmentId, Position)>>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let whole = tokio::time::sleep(wait);
     let Some((request, end)) = request else {
         whole.await;
-        return Ok(());
+        return Ok(false);
     };
     let mut whole = std::pin::pin!(whole);
     let polled = transport
@@ -260,5 +312,5 @@ async fn poll(
     if !has_news || is_repeated {
         whole.as_mut().await;
     }
-    Ok(())
+    Ok(has_news)
 }

@@ -64,6 +64,7 @@ impl Engine {
 
     pub(crate) fn assemble(home: Home, db: Connection, options: Options) -> Result<Self, Error> {
         let profile = Profile::read(&db)?;
+        let slots = options.slots();
         tokens::discard_doubtful(&db)?;
         let mut transport = Transport::new(
             profile.endpoints.clone(),
@@ -82,12 +83,16 @@ impl Engine {
             read_to_end: HashSet::new(),
             asked_ms: HashMap::new(),
             promised: Promised::default(),
-            streams: Streams::of(options.following.pace()),
+            streams: Streams::of(slots.pace()),
             feed: Feed {
                 bytes_a_month: options.feed_bytes,
                 heard: Arc::default(),
                 not_before_ms: 0,
             },
+            slots,
+            bundle: options.bundle,
+            cursors: HashMap::new(),
+            counted: 0,
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

@@ -1,12 +1,12 @@
-//! Reading journals: rounded, in order, each entry, its effect on the MLS library's state, the
-//! event that it gives and the position after it in one transaction.
+//! Reading journals: the last entries, or from a rounded position; in order; each entry, its effect
+//! on the MLS library's state, the event that it gives and the position after it in one transaction.
 
 use crypto::journal::{head_after, open_entry, verify_head};
 use protocol::codec::opaque;
 use protocol::ids::{ChainHead, Day, GroupId, Position, Week};
 use protocol::journal::{
-    Class, Entry, EntryContent, Event as JournalEvent, ReadJournalRequest, ReadJournalResponse,
-    SeenHead, SignedHead,
+    AnswerSize, Class, Entry, EntryContent, Event as JournalEvent, ReadJournalRequest,
+    ReadJournalResponse, SeenHead, SignedHead,
 };
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -121,14 +121,21 @@ impl Engine {
             else {
                 return Ok(());
             };
-            if !has_mls(&self.db, id)? {
-                return self.lose(id, StopReason::State);
+            if self.is_without_state(id)? {
+                return Ok(());
             }
-            let first = group.segment.joined.unwrap_or(group.segment.next);
-            let begin_at = from.unwrap_or_else(|| first.rounded_down());
-            let Some(page) = self.page(&group, begin_at).await? else {
+            // The last entries; what is before them, in larger pages, if that is not known.
+            let (begin_at, size) = match from {
+                None => (Position::LAST, AnswerSize::Ordinary),
+                Some(from) => (from, AnswerSize::Segment),
+            };
+            let Some(page) = self.page(&group, begin_at, size).await? else {
                 return Ok(());
             };
+            if let Some(before) = self.is_missing_before(&group, begin_at, &page)? {
+                from = Some(before);
+                continue;
+            }
             match self.take(id, &page, senders)? {
                 Taken::On(next) => from = Some(next),
                 Taken::NextSegment => (from, senders) = (None, Senders::AsKnown),
@@ -164,18 +171,46 @@ impl Engine {
         })
     }
 
+    /// Where to read first, if the last entries of a journal do not go on from what is known.
+    pub(crate) fn is_missing_before(
+        &self,
+        group: &Group,
+        asked: Position,
+        page: &ReadJournalResponse,
+    ) -> Result<Option<Position>, Error> {
+        let known = group.segment.joined.unwrap_or(group.segment.next);
+        let is_missing = asked == Position::LAST
+            && page.first > known
+            && self.judge_end(&group.id, &page.head)?.is_none();
+        Ok(is_missing.then(|| known.rounded_down()))
+    }
+
+    /// Whether nothing is left of what the MLS library knew of a group: then it is lost.
+    pub(crate) fn is_without_state(&mut self, id: &GroupId) -> Result<bool, Error> {
+        let is_gone = !has_mls(&self.db, id)?;
+        if is_gone {
+            self.lose(id, StopReason::State)?;
+        }
+        Ok(is_gone)
+    }
+
     /// A stretch of the segment that a group is in; none if the service does not have that.
-    async fn page(
+    pub(crate) async fn page(
         &mut self,
         group: &Group,
         from: Position,
+        size: AnswerSize,
     ) -> Result<Option<ReadJournalResponse>, Error> {
         let request = ReadJournalRequest {
             version: WIRE_VERSION,
             segment: group.segment.id,
             from,
-            known: from,
+            known: match from {
+                Position::LAST => Position(0),
+                from => from,
+            },
             wait_ms: 0,
+            size,
         };
         match self.read(Operation::ReadJournal, &request).await {
             Ok(page) => Ok(Some(page)),
@@ -204,7 +239,7 @@ impl Engine {
     }
 
     /// Takes a stretch in, as far as it goes on from what was read.
-    fn take(
+    pub(crate) fn take(
         &mut self,
         id: &GroupId,
         page: &ReadJournalResponse,
@@ -478,7 +513,7 @@ impl Engine {
 
     /// Whether it is known by now what the service's key is. Relay and service may be behind each
     /// other after a rotation: what waits for that stays where it is, for an hour at most.
-    async fn looks_up_senders(&mut self, accepted_ms: u64) -> Result<bool, Error> {
+    pub(crate) async fn looks_up_senders(&mut self, accepted_ms: u64) -> Result<bool, Error> {
         match self.heard_directory().await {
             Ok(heard) => {
                 let text = serde_json::to_string(&heard).map_err(|_| LocalError::Damaged)?;

@@ -9,7 +9,7 @@ use protocol::codec::opaque;
 use protocol::group::{Accepted, MAX_ROWS, PutRecoveryRowsRequest, SetLeafExtrasRequest};
 use protocol::ids::GroupId;
 use protocol::join::{RecoveryRowRequest, RecoveryRowResponse};
-use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, Wire as _};
@@ -139,6 +139,7 @@ impl Engine {
             from,
             known: from,
             wait_ms: 0,
+            size: AnswerSize::Segment,
         };
         let page: Result<ReadJournalResponse, Error> =
             self.read(Operation::ReadJournal, &request).await;

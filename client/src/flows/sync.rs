@@ -25,18 +25,21 @@ impl Engine {
     pub(crate) async fn begin_sync(&mut self, wait_ms: u32) -> Result<Watch, Error> {
         let _held = self.hold().await?;
         self.prepare_to_read().await?;
-        self.settle_feed().await?;
+        if self.reads_by_feed() {
+            self.settle_feed().await?;
+        }
         self.watch(wait_ms)
     }
 
-    /// As [`Engine::begin_sync`], for whoever follows the group in front.
-    pub(crate) async fn begin_to_follow(&mut self, wait_ms: u32) -> Result<Watch, Error> {
+    /// Prepares to wait for the next slot. Nothing is read before it.
+    pub(crate) async fn begin_to_follow(&mut self) -> Result<Watch, Error> {
         // It ends here where it does not go on.
         let parked = self.streams.parked.take();
         let _held = self.hold().await?;
-        self.prepare_to_read().await?;
-        self.settle_feed().await?;
-        self.watch_or_follow(wait_ms, parked)
+        if self.slots.is_awake() {
+            self.settle_feed().await?;
+        }
+        self.watch_or_follow(parked)
     }
 
     /// The second half.

@@ -7,6 +7,7 @@ pub(crate) mod stream;
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -21,7 +22,6 @@ use oblivious::{Aead, PublicKey};
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
 use protocol::operation::Operation;
-use protocol::padding::bucket;
 use protocol::problem::ProblemType;
 use protocol::push;
 
@@ -69,6 +69,8 @@ pub(crate) struct Transport {
     held: Duration,
     views: Views,
     pace: Pace,
+    /// So many requests went out.
+    posted: Arc<AtomicU64>,
     /// Answers in place of relay, gateway and service.
     service: Option<SharedService>,
 }
@@ -168,6 +170,7 @@ impl Transport {
             held: Duration::ZERO,
             views,
             pace,
+            posted: Arc::default(),
             service: None,
         })
     }
@@ -183,8 +186,14 @@ impl Transport {
         Self {
             budget: Arc::new(self.budget.anew()),
             held,
+            posted: Arc::default(),
             ..self.clone()
         }
+    }
+
+    /// How many requests have gone out to the service this way.
+    pub(crate) fn posted(&self) -> u64 {
+        self.posted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn service(&self) -> Option<&SharedService> {
@@ -261,6 +270,7 @@ impl Transport {
         request: &[u8],
         tokens: &[Vec<u8>],
     ) -> Result<Vec<u8>, Error> {
+        self.posted.fetch_add(1, Ordering::Relaxed);
         let answer = self.post_request(operation, request, tokens).await;
         let code = answer.as_ref().err().map(Error::code);
         tracing::debug!(operation = operation.path(), tokens = tokens.len(), code);
@@ -312,6 +322,7 @@ impl Transport {
             key_config: None,
             views: Views::default(),
             budget: Arc::new(self.budget.anew()),
+            posted: Arc::default(),
             ..self.clone()
         })
     }
@@ -333,6 +344,7 @@ impl Transport {
 
     /// Fetches a public document of the service, through relay and gateway like everything.
     pub(crate) async fn fetch(&mut self, path: &str) -> Result<Vec<u8>, Error> {
+        self.posted.fetch_add(1, Ordering::Relaxed);
         let (scheme, authority) = self.endpoints.ds_origin()?;
         self.exchange(Duration::ZERO, MAX_DOCUMENT, |date| {
             inner("GET", &scheme, &authority, path, date)

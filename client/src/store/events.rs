@@ -288,9 +288,7 @@ pub enum Event {
         why: StopReason,
     },
     /// As [`Event::GroupLost`], for what this user's devices tell each other.
-    DevicesLost {
-        why: StopReason,
-    },
+    DevicesLost { why: StopReason },
     /// Somebody came into a group from outside who cannot show who that is: nothing is sent there
     /// until that leaf is gone or the user goes on all the same.
     UnverifiedMember {

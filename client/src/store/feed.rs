@@ -6,6 +6,7 @@ use protocol::ids::{Day, Digest, GroupId, TickNumber};
 use rusqlite::Connection;
 
 use crate::error::{Error, LocalError};
+use crate::slots::Candidate;
 use crate::store::database::{change, column, first, is_there, rows};
 use crate::store::segments::{key, number, unsigned};
 
@@ -86,14 +87,52 @@ pub(crate) fn is_forked(db: &Connection, generation: u64) -> Result<bool, Error>
     )
 }
 
-/// The feed has said that there is news, in the caller's transaction.
-pub(crate) fn has_news(db: &Connection, group: &GroupId) -> Result<(), Error> {
+/// There is news, as the feed says or a stream, in the caller's transaction.
+pub(crate) fn has_news(db: &Connection, group: &GroupId, now_ms: u64) -> Result<(), Error> {
     change(
         db,
-        "INSERT INTO feed_groups (group_id, news, due_ms) VALUES (?, 1, 0)
-         ON CONFLICT (group_id) DO UPDATE SET news = 1",
-        [group.0],
+        "INSERT INTO feed_groups (group_id, news_ms, due_ms) VALUES (?1, ?2, 0)
+         ON CONFLICT (group_id) DO UPDATE SET news_ms = ?2 WHERE news_ms = 0",
+        (group.0, number(now_ms.max(1))?),
     )
+}
+
+/// Groups that a slot can read, and since when they should be read, if they should. Where there is
+/// none, those of the stock: a read is a read.
+pub(crate) fn candidates(
+    db: &Connection,
+    now_ms: u64,
+    latest_ms: u64,
+) -> Result<Vec<(GroupId, Candidate)>, Error> {
+    let of = |is_stock: bool| {
+        rows(
+            db,
+            "SELECT groups.group_id, joined, news_ms, due_ms
+             FROM groups JOIN segments USING (group_id) LEFT JOIN feed_groups USING (group_id)
+             WHERE status = 'active'
+                AND (groups.group_id IN (SELECT group_id FROM connection_stock)) = ?",
+            [is_stock],
+            |row| {
+                let joined: Option<i64> = row.get(1)?;
+                let times: [Option<i64>; 2] = [row.get(2)?, row.get(3)?];
+                Ok((GroupId(row.get(0)?), joined.is_some(), times))
+            },
+        )
+    };
+    let found = match of(false)? {
+        some if some.is_empty() => of(true)?,
+        some => some,
+    };
+    let candidates = found.into_iter().map(|(group, joins, times)| {
+        let [news_ms, due_ms] = times.map(|ms| ms.and_then(|ms| u64::try_from(ms).ok()));
+        let is_due = joins || due_ms.is_none_or(|ms| ms <= now_ms || ms > latest_ms);
+        let due_since_ms = match news_ms {
+            Some(news_ms) if news_ms > 0 => Some(news_ms),
+            _ => is_due.then_some(now_ms),
+        };
+        (group, Candidate { due_since_ms })
+    });
+    Ok(candidates.collect())
 }
 
 /// What was said before is not known for sure: every group is read.
@@ -111,9 +150,9 @@ pub(crate) fn was_read(
 ) -> Result<(), Error> {
     change(
         db,
-        "INSERT INTO feed_groups (group_id, news, due_ms) VALUES (?1, 0, ?3)
-         ON CONFLICT (group_id) DO UPDATE SET news = 0, due_ms = excluded.due_ms
-         WHERE news = 1 OR due_ms <= ?2 OR due_ms > ?4",
+        "INSERT INTO feed_groups (group_id, news_ms, due_ms) VALUES (?1, 0, ?3)
+         ON CONFLICT (group_id) DO UPDATE SET news_ms = 0, due_ms = excluded.due_ms
+         WHERE news_ms > 0 OR due_ms <= ?2 OR due_ms > ?4",
         (
             group.0,
             number(now_ms)?,
@@ -132,7 +171,7 @@ pub(crate) fn to_read(db: &Connection, now_ms: u64, latest_ms: u64) -> Result<Ve
             LEFT JOIN feed_groups USING (group_id)
          WHERE status = 'active'
             AND groups.group_id NOT IN (SELECT group_id FROM connection_stock)
-            AND (due_ms IS NULL OR news = 1 OR due_ms <= ?1 OR due_ms > ?2 OR joined IS NOT NULL)
+            AND (due_ms IS NULL OR news_ms > 0 OR due_ms <= ?1 OR due_ms > ?2 OR joined IS NOT NULL)
          ORDER BY random()",
         (number(now_ms)?, number(latest_ms)?),
         |row| Ok(GroupId(row.get(0)?)),

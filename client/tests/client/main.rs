@@ -14,5 +14,6 @@ mod identifiers;
 mod journals;
 mod lies;
 mod prices;
+mod slots;
 mod state;
 mod support;

@@ -40,7 +40,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use protocol::directory::StoreState;
 use protocol::group::EntryAccepted;
 use protocol::ids::{Position, SegmentId};
-use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::{REQUEST_MEDIA_TYPE, WIRE_VERSION, Wire as _};
 use rustix::time::{ClockId, clock_gettime};
@@ -305,6 +305,7 @@ fn read_to_end(segment: SegmentId, next: Position, wait_ms: u32) -> Vec<u8> {
         from: next.rounded_down(),
         known: next,
         wait_ms,
+        size: AnswerSize::Segment,
     }
     .encode()
 }

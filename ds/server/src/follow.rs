@@ -20,6 +20,7 @@ use protocol::follow::{
     FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_DELAY_MS, Pace,
 };
 use protocol::ids::Position;
+use protocol::journal::AnswerSize;
 use protocol::{WIRE_VERSION, Wire as _};
 use service::shutdown::Shutdown;
 use tls_codec::Size as _;
@@ -94,7 +95,8 @@ impl Server {
         let rows = Rows(self.keys.rows());
         let mut view = View::default();
         let expected = self.look(&mut view, |view, env| {
-            read::expected(&request.segment, request.from, view, env)
+            let begins = (request.from, AnswerSize::Segment);
+            read::expected(&request.segment, begins, view, env)
         });
         let expected = self.of_something(expected.await)?;
         let settings = self.settings.streams;

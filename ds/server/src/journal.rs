@@ -35,7 +35,7 @@ impl Server {
         let rows = ds_domain::rows::Rows(self.keys.rows());
         let mut view = View::default();
         let expected = self.look(&mut view, |view, env| {
-            read::expected(&request.segment, request.from, view, env)
+            read::expected(&request.segment, (request.from, request.size), view, env)
         });
         let expected = self.of_something(expected.await)?;
         let bucket = ReadJournal::bucket(request, &rows);

@@ -288,7 +288,7 @@ async fn an_answer_of_known_length_comes_in_one_padded_piece_with_either_aead() 
             let reading = Reading::of(path.post_to(&path.gateway, bytes).await, decoder);
             assert_eq!(reading.response.headers()["incremental"], "?1");
             let (head, content, len) = reading.whole().await;
-            assert_eq!((head.status, len), (StatusCode::OK, 512));
+            assert_eq!((head.status, len), (StatusCode::OK, 8192));
             assert_eq!(content, seen.lock().unwrap().last().unwrap().body);
         }
     }
@@ -310,7 +310,7 @@ async fn what_the_gateway_refuses_is_told_under_the_encapsulation() {
         (b"garbage".to_vec(), 400),
     ] {
         let (head, _, len) = path.ask(&request).await.whole().await;
-        assert_eq!((head.status.as_u16(), len), (status, 512));
+        assert_eq!((head.status.as_u16(), len), (status, 8192));
     }
     let (head, content, _) = path.ask(&inner("/v1/echo", &[], b"")).await.whole().await;
     let document: serde_json::Value = serde_json::from_slice(&content).unwrap();

@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use ohttp::ClientRequest;
 use proptest::prelude::*;
+use protocol::padding::ANSWER_HEAD;
 use service::tls::IsCertified;
 use service::{Clock, MovedClock, Shutdown};
 
@@ -233,10 +234,10 @@ async fn the_client_sees_the_listed_fields_of_the_answer_only() {
 async fn answers_are_as_long_as_a_size_bucket() {
     let path = path().await;
     for (size, bucket) in [
-        (0, 512),
-        (400, 512),
-        (512, 1024),
+        (0, 8192),
         (5_000, 8192),
+        (8192 - ANSWER_HEAD, 8192),
+        (8192, 16_384),
         (60_000, 65_536),
         (65_536, 131_072),
         (150_000, 196_608),
@@ -244,7 +245,7 @@ async fn answers_are_as_long_as_a_size_bucket() {
         let opened = path.ask(&format!("/v1/size/{size}"), &[], b"").await;
         assert_eq!((opened.content.len(), opened.padded_len), (size, bucket));
     }
-    assert_eq!(path.ask("/unknown", &[], b"").await.padded_len, 512);
+    assert_eq!(path.ask("/unknown", &[], b"").await.padded_len, 8192);
 }
 
 #[tokio::test]

@@ -159,7 +159,7 @@ wire_types! {
         ExternalCommitInfoResponse { epoch, group_info, ratchet_tree, leaves, wrapper_chain, codes }
         EntryContent { accepted_ms, event }
         CommitEvent { commit, link_keys, former_wrapper_key }
-        ReadJournalRequest { version, segment, from, known, wait_ms }
+        ReadJournalRequest { version, segment, from, known, wait_ms, size }
         ReadJournalResponse { head, step, closed, first, entries, padding }
         FollowJournalRequest { version, segment, from, pace }
         FollowBegun { version, frame_len, beat_ms, lasts_ms }
@@ -234,6 +234,7 @@ wire_types! {
         JoinPermit { Client, Rejoin, JoinCode(WireSecret) }
         Class { Handshake, Message }
         Pace { Live, Even }
+        AnswerSize { Ordinary, Segment }
         Event { Message(VLBytes), Proposal(VLBytes), Commit(CommitEvent) }
         Entry { Handshake(VLBytes), Message(VLBytes), Expired(Digest) }
         RemovalReason { Inactive(Week), NeverCame, OwnWish }

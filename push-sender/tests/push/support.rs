@@ -277,13 +277,12 @@ impl Sender {
     pub(crate) async fn count(&self, name: &str, labels: &[&str]) -> usize {
         let metrics = self.metrics().await;
         let of_name = metrics.lines().filter(|line| line.starts_with(name));
-        let line = of_name
-            .filter(|line| {
-                labels
-                    .iter()
-                    .all(|label| line.contains(&format!("\"{label}\"")))
-            })
-            .next_back();
+        let mut of_name = of_name;
+        let line = of_name.rfind(|line| {
+            labels
+                .iter()
+                .all(|label| line.contains(&format!("\"{label}\"")))
+        });
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 

@@ -14,7 +14,7 @@ use protocol::group::{
 };
 use protocol::ids::{GroupId, LeafIndex, Position, RotationEpoch, SegmentId};
 use protocol::join::{ExternalCommitInfoRequest, JoinPermit, RecoveryRowRequest};
-use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, ReadJournalRequest, ReadJournalResponse};
 use protocol::key_packages::ClaimKeyPackagesRequest;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
@@ -84,6 +84,7 @@ fn reading(segment: SegmentId) -> Vec<u8> {
         from: Position(0),
         known: Position(0),
         wait_ms: 0,
+        size: AnswerSize::Segment,
     };
     request.encode()
 }

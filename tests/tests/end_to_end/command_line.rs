@@ -576,6 +576,8 @@ fn a_wrong_command_line_ends_alike_for_people_and_for_programs() {
         &["send", "lab"],
         &["group", "create"],
         &["receive", "--wait", "long"],
+        &["receive", "--profile", "batched"],
+        &["receive", "--follow", "--profile", "fast"],
         &["device", "remove"],
         &["device", "remove", "laptop", "--all"],
         &["requests", "--accept", "1", "--decline", "1"],

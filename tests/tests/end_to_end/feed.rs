@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use client::{Client, Event, Options};
+use client::{Client, Event, Options, Profile};
 use crypto::feed::{check, tick_hash};
 use crypto::schedule::TagKey;
 use end_to_end::{
@@ -116,6 +116,7 @@ impl Reader {
 fn following() -> Options {
     Options {
         feed_bytes: Some(1 << 30),
+        profile: Profile::LowData,
         ..patient()
     }
 }

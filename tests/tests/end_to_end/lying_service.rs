@@ -161,12 +161,16 @@ async fn a_journal_without_an_end_ends_a_call_and_hides_nothing_that_is_in_it() 
         if request.segment != segment {
             return;
         }
+        let from = match request.from {
+            Position::LAST => page.first,
+            from => from,
+        };
         // As many more as there are, and the end always beyond them.
         if page.entries.is_empty() {
-            page.first = request.from;
+            page.first = from;
             page.entries = vec![Entry::Message(opaque([0xa5; 300])); 32];
         }
-        page.head.next = Position(request.from.0 + 1_000);
+        page.head.next = Position(from.0 + 1_000);
         page.head = signs.sign_end(&segment, page.head.next, page.head.chain);
         *answer = page.encode();
     });

@@ -41,6 +41,7 @@ mod refusals;
 mod rollback;
 mod samples;
 mod sdk;
+mod slots;
 mod soak;
 mod storm;
 mod strangers;

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use client::{Client, Clock as _, CommitOutcome, Error, Event, Options, SystemClock, UsageError};
+use client::{
+    Client, Clock as _, CommitOutcome, Error, Event, Options, Profile, SystemClock, UsageError,
+};
 use crypto::schedule::PoolToken;
 use crypto::sign::{LeafKeyPair, Scheme};
 use end_to_end::{LogLevel, Stack, befriend, copy_over, database, device, program};
@@ -690,7 +692,12 @@ async fn the_examples_of_the_sdk_do_what_they_say() {
         let ben = ben.clone();
         async move { example("echo", &[&ben, Path::new("2")]).await }
     });
-    let client = Client::open(&ann, Options::default()).await.unwrap();
+    let options = Options {
+        profile: Profile::Live,
+        ..Options::default()
+    };
+    let client = Client::open(&ann, options).await.unwrap();
+    client.bring_to_front("climbing").await.unwrap();
     let mut events = client.event_stream();
     client.queue_message("climbing", "How?").unwrap();
     // What Ann had said before is answered too.

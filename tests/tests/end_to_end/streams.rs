@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use client::{Client, Event, Events, Following, Options};
+use client::{Client, Event, Events, Options, Profile};
 use end_to_end::{
     Liar, LogLevel, MUCH, Service, Stack, Told, User, befriend, device, device_with, group_with,
     patient, program, settle,
@@ -156,19 +156,16 @@ impl Looking {
 }
 
 /// Two members of a group in front of a liar; the second one looks.
-async fn two(following: Following) -> (Stack, Liar, Client, Looking) {
-    two_after(following, |_| {}).await
+async fn two(profile: Profile) -> (Stack, Liar, Client, Looking) {
+    two_after(profile, |_| {}).await
 }
 
 /// The same, after something was done to the liar.
-async fn two_after(
-    following: Following,
-    first: impl FnOnce(&Liar),
-) -> (Stack, Liar, Client, Looking) {
+async fn two_after(profile: Profile, first: impl FnOnce(&Liar)) -> (Stack, Liar, Client, Looking) {
     let (stack, liar) = Stack::start_with_liar_and(LogLevel::Error, MUCH).await;
     let alice = device(&stack, 0, ALICE).await;
     let options = Options {
-        following,
+        profile,
         ..patient()
     };
     let bob = device_with(&stack, 1, BOB, options).await;
@@ -216,8 +213,8 @@ fn reads_of(liar: &Liar, segment: SegmentId) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_looks_at_a_group_writes_and_reads_there_without_a_read_in_either_profile() {
     const MESSAGES: usize = 6;
-    for following in [Following::Live, Following::Even] {
-        let (_stack, liar, alice, mut bob) = two(following).await;
+    for profile in [Profile::Live, Profile::Even] {
+        let (_stack, liar, alice, mut bob) = two(profile).await;
         let segment = bob.client.group_access(GROUP).expect("a group").segment;
         let alice = Looking::new(alice);
         are_followed(&liar, 2).await;
@@ -240,7 +237,7 @@ async fn who_looks_at_a_group_writes_and_reads_there_without_a_read_in_either_pr
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert!(began.elapsed() < Duration::from_secs(20));
         }
-        assert_eq!(reads_of(&liar, segment), 0, "{following:?}");
+        assert_eq!(reads_of(&liar, segment), 0, "{profile:?}");
         let Looking { client, events } = bob;
         drop(events);
         for number in 0..MESSAGES {
@@ -248,7 +245,7 @@ async fn who_looks_at_a_group_writes_and_reads_there_without_a_read_in_either_pr
             let sent = alice.client.send_message(GROUP, &text).await;
             sent.expect("sent");
         }
-        assert_eq!(reads_of(&liar, segment), 0, "{following:?}");
+        assert_eq!(reads_of(&liar, segment), 0, "{profile:?}");
         // Whatever a stream has told before.
         client.sync(0).await.expect("synced");
         let seen = client.events().expect("events");
@@ -257,7 +254,7 @@ async fn who_looks_at_a_group_writes_and_reads_there_without_a_read_in_either_pr
             _ => None,
         });
         let unseen = (0..MESSAGES).map(|number| format!("unseen {number}"));
-        assert!(texts.eq(unseen), "{following:?}");
+        assert!(texts.eq(unseen), "{profile:?}");
     }
 }
 
@@ -273,7 +270,7 @@ async fn a_client_that_gets_no_stream_reads_and_does_not_ask_in_a_circle() {
             },
         );
     };
-    let (_stack, liar, alice, mut bob) = two_after(Following::Live, refused).await;
+    let (_stack, liar, alice, mut bob) = two_after(Profile::Live, refused).await;
     let began = Instant::now();
     for number in 0..5 {
         let text = format!("number {number}");
@@ -342,7 +339,7 @@ const LIES: [(&str, Lie); 9] = [
 async fn no_lie_on_a_stream_tells_anything_false_or_loses_or_repeats_anything() {
     let mut running = Vec::new();
     for (lie, tell) in LIES {
-        let (stack, liar, alice, mut bob) = two(Following::Live).await;
+        let (stack, liar, alice, mut bob) = two(Profile::Live).await;
         is_followed(&liar).await;
         let mut told = Vec::new();
         let lied: Arc<AtomicUsize> = Arc::default();
@@ -392,7 +389,7 @@ async fn no_lie_on_a_stream_tells_anything_false_or_loses_or_repeats_anything() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_told_of_another_segment_is_not_taken_for_the_groups_own() {
     const OTHER: &str = "camp";
-    let (stack, liar, alice, mut bob) = two(Following::Live).await;
+    let (stack, liar, alice, mut bob) = two(Profile::Live).await;
     let carol = device(&stack, 2, CAROL).await;
     befriend(&alice, &carol).await;
     alice.create_group(OTHER).await.expect("made");

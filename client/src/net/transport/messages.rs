@@ -1,5 +1,7 @@
 //! What goes out and what comes back, as bytes: binary HTTP, encapsulations and problems.
 
+use protocol::padding::request_bucket;
+
 use super::*;
 
 pub(super) fn inner(
@@ -26,7 +28,7 @@ pub(super) fn encoded(message: &Message) -> Result<Vec<u8>, Error> {
     message
         .write_bhttp(Mode::KnownLength, &mut encoded)
         .map_err(|_| Error::Protocol("a request cannot be encoded"))?;
-    encoded.resize(bucket(encoded.len()), 0);
+    encoded.resize(request_bucket(encoded.len()), 0);
     Ok(encoded)
 }
 

@@ -659,10 +659,10 @@ CREATE TABLE feed_forks (
     other BLOB NOT NULL
 ) STRICT;
 
--- Groups that were read since the feed is followed: whether it has said since that there is news, and when they are
--- read whatever it says.
+-- Groups that were read: since when there is news, and when they are read whatever the feed says.
 CREATE TABLE feed_groups (
     group_id BLOB PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
-    news INTEGER NOT NULL,
+    -- Since when there is news; 0 for none.
+    news_ms INTEGER NOT NULL,
     due_ms INTEGER NOT NULL
 ) STRICT;

@@ -6,3 +6,4 @@ pub(crate) mod links;
 pub(crate) mod matcher;
 pub(crate) mod plants;
 pub(crate) mod play;
+mod slots;

@@ -24,7 +24,7 @@ use ds_domain::refusal::{Refusal as Refused, Stop};
 use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::VerifiedToken;
 use mimimi_client::in_process::{Answer, FeedView, Service};
-use mimimi_client::{Client, Clock, Endpoints, Error, Options, Refusal};
+use mimimi_client::{Client, Clock, Endpoints, Error, Options, Profile, Refusal};
 use protocol::Wire;
 use protocol::directory::{AcceptedIssuer, Directory, Prices, StoreState};
 use protocol::ids::SegmentId;
@@ -597,6 +597,7 @@ impl Homes {
             ciphersuites: vec![1],
             service: Some(Arc::clone(&self.service) as Arc<dyn Service>),
             feed_bytes: self.feed_bytes,
+            profile: Profile::LowData,
             ..Options::default()
         }
     }

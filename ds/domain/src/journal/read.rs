@@ -3,8 +3,9 @@
 use crypto::journal::End;
 use protocol::follow::{FollowJournalRequest, FollowedStretch};
 use protocol::ids::{Day, Digest, Position, SegmentId};
-use protocol::journal::{Class, Entry, ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, Class, Entry, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
+use protocol::padding::{ANSWER_HEAD, ORDINARY_ANSWER};
 use protocol::problem::ProblemType;
 use protocol::{WIRE_VERSION, codec::opaque};
 
@@ -23,6 +24,10 @@ const MAX_ENTRIES: usize = 1_024;
 /// Days whose rows are read in one go: whoever was away for long costs few ways to the engine, and
 /// a reader of yesterday few rows that are not shown.
 const DAYS_AT_ONCE: usize = 8;
+
+/// Of the last entries, so many are looked at, and so many bytes.
+const LAST_ENTRIES: u64 = 16;
+const LAST_BYTES: usize = 64 * 1024;
 
 /// [`Operation::ReadJournal`], without the wait.
 #[derive(Debug)]
@@ -48,8 +53,11 @@ impl UnsignedRead for ReadJournal {
         let stored =
             StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
         let head = &stored.head;
-        let bucket = bucket(head, request.from);
-        let (first, entries) = entries(&stored, request.from, bucket, view)?;
+        let bucket = bucket(head, request.from, request.size).saturating_sub(ANSWER_HEAD);
+        let (first, entries) = match request.from {
+            Position::LAST => last_entries(&stored, bucket, view)?,
+            from => entries(&stored, from, bucket, view)?,
+        };
         let mut response = ReadJournalResponse {
             head: env.keys.journal_signing().sign(
                 &head.segment,
@@ -114,7 +122,7 @@ pub fn stretch(
     let head = &stored.head;
     let (first, entries) = match from >= head.next {
         true => (from, Vec::new()),
-        false => entries(&stored, from, bucket(head, from), view)?,
+        false => entries(&stored, from, bucket(head, from, AnswerSize::Segment), view)?,
     };
     let end = End {
         generation: env.generation,
@@ -130,8 +138,11 @@ pub fn stretch(
     })
 }
 
-/// What an answer from this position on is padded to.
-fn bucket(head: &Head, from: Position) -> usize {
+/// How long an answer from this position on is, on the network.
+fn bucket(head: &Head, from: Position, size: AnswerSize) -> usize {
+    if size == AnswerSize::Ordinary {
+        return ORDINARY_ANSWER;
+    }
     let is_tail = from.0.saturating_add(2 * Position::READ_GRANULE) > head.next.0;
     let bucket = if is_tail {
         head.read_buckets.tail
@@ -158,14 +169,14 @@ pub struct Expected {
 /// [`Stop::Need`], [`ProblemType::UnknownSegment`], [`Stop::Internal`].
 pub fn expected(
     segment: &SegmentId,
-    from: Position,
+    (from, size): (Position, AnswerSize),
     view: &View,
     env: &Env<'_>,
 ) -> Result<Expected, Stop> {
     let stored = StoredHead::read(view, segment, env)?.ok_or(ProblemType::UnknownSegment)?;
     let ReadBuckets { waiting, .. } = stored.head.read_buckets;
     Ok(Expected {
-        bytes: bucket(&stored.head, from),
+        bytes: bucket(&stored.head, from, size),
         waiting: usize::try_from(waiting).unwrap_or(usize::MAX),
         frame_len: stored.head.read_buckets.frame_len(),
     })
@@ -206,6 +217,35 @@ const fn length_of_length(len: usize) -> usize {
         64..=16_383 => 2,
         _ => 4,
     }
+}
+
+/// The last ones that fit into the bucket together, at least one.
+fn last_entries(
+    stored: &StoredHead,
+    bucket: usize,
+    view: &View,
+) -> Result<(Position, Vec<Entry>), Stop> {
+    let next = stored.head.next;
+    let begin = Position(next.0.saturating_sub(LAST_ENTRIES));
+    let (first, mut some) = entries(stored, begin, LAST_BYTES, view)?;
+    let reached =
+        u64::try_from(some.len()).map_or(next, |count| Position(first.0.saturating_add(count)));
+    if reached < next {
+        // Long ones are before it.
+        return entries(stored, Position(next.0.saturating_sub(1)), bucket, view);
+    }
+    let (mut fitting, mut bytes) = (0usize, 0usize);
+    for entry in some.iter().rev() {
+        bytes = bytes.saturating_add(len_of(entry));
+        if fitting > 0 && bytes > bucket {
+            break;
+        }
+        fitting += 1;
+    }
+    let left_out = some.len().saturating_sub(fitting);
+    some.drain(..left_out);
+    let skipped = u64::try_from(left_out).unwrap_or(0);
+    Ok((Position(first.0.saturating_add(skipped)), some))
 }
 
 /// Dense from `from` on, until they fill the bucket.

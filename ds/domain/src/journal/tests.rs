@@ -6,8 +6,9 @@ use protocol::codec::opaque;
 use protocol::group::GroupKind;
 use protocol::ids::{Day, GroupId, Position, RotationEpoch, SegmentId, Step};
 use protocol::journal::{
-    Class, CommitEvent, Entry, Event, ReadJournalRequest, ReadJournalResponse,
+    AnswerSize, Class, CommitEvent, Entry, Event, ReadJournalRequest, ReadJournalResponse,
 };
+use protocol::padding::{ANSWER_HEAD, ORDINARY_ANSWER};
 use tls_codec::Size as _;
 
 use super::head::StoredHead;
@@ -95,6 +96,7 @@ fn read_from(service: &mut Service, from: u64) -> Result<ReadJournalResponse, St
         from: Position(from),
         known: Position(from),
         wait_ms: 0,
+        size: AnswerSize::Segment,
     };
     read::<ReadJournal>(&request, engine, &mut env)
 }
@@ -222,7 +224,55 @@ fn answers_with_the_end_of_a_segment_have_one_size_whatever_they_hold() {
         append(&mut service, [message(1, 300)]);
     }
     sizes.dedup();
-    assert_eq!(sizes, [8192]);
+    assert_eq!(sizes, [8192 - ANSWER_HEAD]);
+}
+
+fn read_last(service: &mut Service) -> ReadJournalResponse {
+    let (mut env, engine) = service.env();
+    let request = ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment: segment(),
+        from: Position::LAST,
+        known: Position(0),
+        wait_ms: 0,
+        size: AnswerSize::Ordinary,
+    };
+    read::<ReadJournal>(&request, engine, &mut env).unwrap()
+}
+
+#[test]
+fn who_asks_for_the_last_entries_gets_those_that_fit_in_one_size_whatever_the_group() {
+    let mut service = Service::new(6);
+    begin(&mut service, 30);
+    let ordinary = ORDINARY_ANSWER - ANSWER_HEAD;
+    let mut whole = 0;
+    for count in 0..40u64 {
+        let answer = read_last(&mut service);
+        let shown = u64::try_from(answer.entries.len()).unwrap();
+        assert_eq!(answer.tls_serialized_len(), ordinary);
+        assert_eq!(
+            (answer.first.0 + shown, answer.head.next),
+            (count, Position(count))
+        );
+        whole = whole.max(shown);
+        // As many as fit, as from where they begin.
+        assert_eq!(
+            answer.entries,
+            read_from(&mut service, answer.first.0).unwrap().entries
+        );
+        assert!(shown == count || shown >= 5, "{shown} of {count}");
+        append(&mut service, [message(1, 300)]);
+    }
+    assert!(whole < 16);
+    // One that is longer alone, and short ones after it.
+    append(&mut service, [message(2, 100_000)]);
+    let answer = read_last(&mut service);
+    assert_eq!((answer.first, answer.entries.len()), (Position(40), 1));
+    assert!(answer.tls_serialized_len().is_multiple_of(ordinary));
+    append(&mut service, [message(3, 10)]);
+    let answer = read_last(&mut service);
+    assert_eq!((answer.first, answer.entries.len()), (Position(41), 1));
+    assert_eq!(answer.tls_serialized_len(), ordinary);
 }
 
 /// What a gateway passes.
@@ -265,6 +315,7 @@ fn a_journal_of_many_days_is_read_in_few_goes() {
         from: Position(0),
         known: Position(0),
         wait_ms: 0,
+        size: AnswerSize::Segment,
     };
     let (mut view, mut goes) = (View::default(), 0);
     let answer = loop {

@@ -16,7 +16,7 @@ use ds_domain::journal::head::LEAST_WAITING;
 use protocol::follow::{
     FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_DELAY_MS, Pace,
 };
-use protocol::journal::{CommitEvent, Entry};
+use protocol::journal::{AnswerSize, CommitEvent, Entry};
 
 use super::*;
 
@@ -335,6 +335,7 @@ async fn a_segment_of_few_leaves_has_sixteen_followers_and_waiting_readers() {
                 from: Position(0),
                 known: Position(0),
                 wait_ms: 30_000,
+                size: AnswerSize::Segment,
             }
             .encode(),
             &[],
@@ -409,6 +410,7 @@ async fn of_an_unknown_segment_a_follower_is_told_what_a_reader_is_told() {
         from: Position(0),
         known: Position(0),
         wait_ms: 0,
+        size: AnswerSize::Segment,
     };
     let read = running.reply(Number::ReadJournal, read.encode(), &[]).await;
     assert_eq!(refused.problem(), ProblemType::UnknownSegment);

@@ -1,6 +1,7 @@
 //! Through a real listener on loopback: the limits of the start-up kit hold in front of the
 //! service.
 
+use protocol::journal::AnswerSize;
 use service::http::Limits;
 
 use super::*;
@@ -50,6 +51,7 @@ fn read_request(known: u64, wait_ms: u32) -> Vec<u8> {
         from: Position(0),
         known: Position(known),
         wait_ms,
+        size: AnswerSize::Segment,
     }
     .encode()
 }

@@ -38,7 +38,7 @@ use protocol::codec::opaque;
 use protocol::directory::StoreState;
 use protocol::group::{GroupKind, ReserveGroupIdRequest};
 use protocol::ids::{GroupId, Minute, PoolId, Position, RotationEpoch, SegmentId, Week};
-use protocol::journal::{Event, ReadJournalRequest, ReadJournalResponse};
+use protocol::journal::{AnswerSize, Event, ReadJournalRequest, ReadJournalResponse};
 use protocol::key_packages::{
     ClaimKeyPackagesRequest, ClaimKeyPackagesResponse, KeyPackageSetUpload,
     PublishKeyPackagesRequest,
@@ -295,6 +295,7 @@ impl Running {
             from: Position(0),
             known: Position(known),
             wait_ms,
+            size: AnswerSize::Segment,
         };
         let body = request.encode();
         let (status, body) = self.post(Number::ReadJournal, body, tokens).await;

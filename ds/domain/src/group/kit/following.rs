@@ -25,6 +25,7 @@ impl Client {
             from,
             known: from,
             wait_ms: 0,
+            size: AnswerSize::Segment,
         };
         let answer = read::<ReadJournal>(&request, engine, &mut env).unwrap();
         let signing = env.keys.journal_signing().public();

@@ -46,7 +46,7 @@ use protocol::join::{
     ExternalCommitInfoRequest, JoinPermit, JoinRecordContent, JoinRecordRequest, LeafAuthorization,
     LinkKeyUpload, RecoveryRow, SealedFormerWrapperKey,
 };
-use protocol::journal::{Class, Entry, Event, ReadJournalRequest};
+use protocol::journal::{AnswerSize, Class, Entry, Event, ReadJournalRequest};
 use protocol::operation::Operation as Number;
 use protocol::policy::{GroupPolicy, POLICY_EXTENSION};
 use protocol::request::{REQUEST_LABEL, Sender};

@@ -44,7 +44,7 @@ use protocol::join::{
     ExternalCommitInfoRequest, LEAF_AUTHORIZATION_LABEL, LeafAuthorization, LeafAuthorizationTbs,
     LinkKeyUpload, SealedFormerWrapperKey,
 };
-use protocol::journal::{Class, Entry, Event, ReadJournalRequest};
+use protocol::journal::{AnswerSize, Class, Entry, Event, ReadJournalRequest};
 use protocol::policy::POLICY_EXTENSION;
 use protocol::request::{REQUEST_LABEL, Sender};
 use protocol::welcome::{FetchWelcomeRequest, WelcomeUpload};
@@ -735,6 +735,7 @@ impl OtherClient {
             from,
             known: from,
             wait_ms: 0,
+            size: AnswerSize::Segment,
         };
         let answer = read::<ReadJournal>(&request, engine, &mut env).unwrap();
         let signing = env.keys.journal_signing().public();
