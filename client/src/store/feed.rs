@@ -233,12 +233,12 @@ mod tests {
         for id in &ids {
             was_read(&db, id, (NOW, LATEST), NOW + 1_000).unwrap();
         }
-        has_news(&db, &ids[2]).unwrap();
+        has_news(&db, &ids[2], NOW).unwrap();
         was_read(&db, &ids[2], (NOW, LATEST), LATEST + 1).unwrap();
         assert_eq!(read(NOW), [ids[2]]);
         was_read(&db, &ids[2], (NOW, LATEST), NOW + 2_000).unwrap();
         assert_eq!(read(NOW), []);
-        has_news(&db, &ids[1]).unwrap();
+        has_news(&db, &ids[1], NOW).unwrap();
         assert_eq!(read(NOW), [ids[1]]);
         was_read(&db, &ids[1], (NOW, LATEST), NOW + 2_000).unwrap();
         assert_eq!(read(NOW + 1_000), [ids[0]]);
