@@ -81,9 +81,8 @@ pub(crate) struct Engine {
     pub(crate) front: Option<GroupId>,
     /// Groups whose journals were read to their ends when all were read last.
     pub(crate) read_to_end: HashSet<GroupId>,
-    /// When this process has last asked for the end of a group's journal and come to it, by the
-    /// clock that nobody sets.
-    pub(crate) asked_ms: HashMap<GroupId, u64>,
+    /// Groups for the end of whose journals this process has asked once, and come to it.
+    pub(crate) asked: HashSet<GroupId>,
     /// The end at which the service has said last that there is news.
     pub(crate) promised: Promised,
     pub(crate) streams: Streams,

@@ -52,8 +52,8 @@
 //!
 //! # When it reads
 //!
-//! While there is an [`Events`], a client reads at random times of its own, whether there is news or
-//! not ([`Profile`]). Its default hides from the relay who is written to, and takes minutes. An
+//! While there is an [`Events`], a client reads at random times of its own, whether there is news
+//! or not ([`Profile`]). Its default hides from the relay who is written to, and takes minutes. An
 //! application that shows one conversation follows that ([`Client::bring_to_front`],
 //! [`Client::set_profile`] with [`Profile::Live`] or [`Profile::Even`]), and says so to the relay.
 //! [`Client::sync`] reads everything at once, which relay and service see.

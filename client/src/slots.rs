@@ -1,24 +1,24 @@
-//! When a client reads: in *slots*, at random times of its own. Each slot is one request of one size
-//! with an answer of one size. Whether there is news changes neither the time of a slot nor that it
-//! is taken; it only chooses which journal is read. So the relay, which sees times and sizes, sees
-//! the same of a client that is written to and of one that is not.
+//! When a client reads: in *slots*, at random times of its own. Each slot is one request of one
+//! size with an answer of one size. Whether there is news changes neither the time of a slot nor
+//! that it is taken; it only chooses which journal is read. So the relay, which sees times and
+//! sizes, sees the same of a client that is written to and of one that is not.
 //!
 //! The times are those of a Poisson process. It has no memory, which answers three questions. After
-//! a restart, a pause or a slow answer the next time is drawn anew, and nothing is caught up. A slot
-//! that reads a journal which is drawn evenly from all makes the reads of each journal a Poisson
-//! process too, independent of those of the others: their times tell the service of no two journals
-//! that one client reads both. And a message of the user's goes out at once and takes the place of
-//! the slot that comes next: what the relay sees of somebody who writes at random times is again a
-//! Poisson process of the slots' rate (N. O'Connell and M. Yor, "Brownian analogues of Burke's
-//! theorem", 2001, theorem 3: arrivals and unused services of a queue together).
+//! a restart, a pause or a slow answer the next time is drawn anew, and nothing is caught up. A
+//! slot that reads a journal which is drawn evenly from all makes the reads of each journal a
+//! Poisson process too, independent of those of the others: their times tell the service of no two
+//! journals that one client reads both. And a message of the user's goes out at once and takes the
+//! place of the slot that comes next: what the relay sees of somebody who writes at random times is
+//! again a Poisson process of the slots' rate (N. O'Connell and M. Yor, "Brownian analogues of
+//! Burke's theorem", 2001, theorem 3: arrivals and unused services of a queue together).
 //!
 //! Nothing here looks at a clock or draws: time and randomness are handed in.
 
 use protocol::feed::Resolution;
 use protocol::follow::Pace;
 
-/// How a client reads while somebody looks at its events ([`Client::event_stream`]). Costs are those
-/// of a day without a pause and 40 groups; `docs/performance.md` has them in full.
+/// How a client reads while somebody looks at its events ([`Client::event_stream`]). Costs are
+/// those of a day without a pause and 40 groups; `docs/performance.md` has them in full.
 ///
 /// [`Client::event_stream`]: crate::Client::event_stream
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -373,8 +373,8 @@ mod tests {
         }
     }
 
-    /// How far gaps are from an exponential distribution (Kolmogorov and Smirnov), times the root of
-    /// their number: 1.63 is exceeded by one in a hundred.
+    /// How far gaps are from an exponential distribution (Kolmogorov and Smirnov), times the root
+    /// of their number: 1.63 is exceeded by one in a hundred.
     fn distance(times: &[u64], mean_ms: u64) -> f64 {
         let mut gaps: Vec<u64> = times.windows(2).map(|it| it[1] - it[0]).collect();
         gaps.sort_unstable();

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
-use service::outgoing::HttpVersion;
+use service::outward::HttpVersion;
 use service::tls::TlsSettings;
 
 /// See `sample.toml` for what each field means.

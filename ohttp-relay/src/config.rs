@@ -8,7 +8,7 @@ use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits;
-use service::outgoing::HttpVersion;
+use service::outward::HttpVersion;
 use service::tls::{ClientTlsSettings, TlsSettings};
 
 use crate::RelayError;

@@ -174,8 +174,8 @@ pub struct DeviceResponse {
     pub handles: Vec<Handle>,
 }
 
-/// A delivery service's request: handles of leaves in any groups, in any order, each of a device for
-/// which there is news. The answer is the same whatever becomes of them.
+/// A delivery service's request: handles of leaves in any groups, in any order, each of a device
+/// for which there is news. The answer is the same whatever becomes of them.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct WakeRequest {
     /// [`VERSION`].

@@ -1,8 +1,8 @@
 //! What the times of wakes tell: how often somebody who sees when devices are woken names, for a
 //! device, another one that shares a group with it.
 //!
-//! The messages are invented. The interval and the spread are the delivery service's defaults; pace,
-//! chance and decoys are the push sender's own code (`src/wakes`). Three attackers look on:
+//! The messages are invented. The interval and the spread are the delivery service's defaults;
+//! pace, chance and decoys are the push sender's own code (`src/wakes`). Three attackers look on:
 //!
 //! * the push sender by handles: for each leaf it names the leaf of another device;
 //! * the push sender by devices, from the same requests;

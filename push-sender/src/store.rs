@@ -1,10 +1,10 @@
 //! The rows of devices, in SQLite. One process has the file open.
 //!
-//! A row is `name || tag || week || sealed`: a keyed hash of the device, one of its address (without
-//! an address: random bytes), the week in which its owner last was here, and the sealed record. So a
-//! copy of the disk shows how many devices there are, which have the same address, the week, and
-//! which have many ended handles. The write-ahead log shows that of some earlier writes too, and
-//! their order.
+//! A row is `name || tag || week || sealed`: a keyed hash of the device, one of its address
+//! (without an address: random bytes), the week in which its owner last was here, and the sealed
+//! record. So a copy of the disk shows how many devices there are, which have the same address, the
+//! week, and which have many ended handles. The write-ahead log shows that of some earlier writes
+//! too, and their order.
 
 use std::cell::Cell;
 use std::path::Path;

@@ -13,8 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
 
-use crate::outgoing::HttpVersion;
-use crate::outward::{HTTP2, Outward};
+use crate::outward::{HTTP2, HttpVersion, Outward};
 use crate::tls::ClientTls;
 
 /// Makes connections.
@@ -28,8 +27,8 @@ pub(crate) struct Connector {
 }
 
 /// The nodes behind one URL, where they are listed. New connections all go to the node that took
-/// the last one, as long as it takes them: a gateway remembers every request that it opened
-/// (RFC 9458 §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not
+/// the last one, as long as it takes them: a gateway remembers every request that it opened (RFC
+/// 9458 §6.5.1), the others know nothing of them. Nothing was sent on a connection that was not
 /// made, so the next node may be asked.
 struct Nodes {
     addresses: Vec<SocketAddr>,

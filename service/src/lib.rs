@@ -1,6 +1,7 @@
 //! The start-up kit of every mimimi binary: configuration, tracing, metrics and the admin listener,
-//! graceful shutdown, the HTTP server, connections to other operators, TLS, problem documents, secret files, how a store is founded
-//! and recognised again ([`founding`], [`high_water`]), and the clock.
+//! graceful shutdown, the HTTP server, connections to other operators, TLS, problem documents,
+//! secret files, how a store is founded and recognised again ([`founding`], [`high_water`]), and
+//! the clock.
 //!
 //! It knows nothing of messaging, so that the operator of the relay can audit it in one sitting.
 //!

@@ -1,5 +1,5 @@
-//! Requests to another operator's listener: connections that are kept, how many requests are on each
-//! of them, and which of them a request goes by.
+//! Requests to another operator's listener: connections that are kept, how many requests are on
+//! each of them, and which of them a request goes by.
 //!
 //! Streams that tell many clients the same come by few connections: what is sent to all of them at
 //! one moment is one write and one read. A request with one answer is cheapest on a connection of
@@ -16,9 +16,9 @@ use http::{Request, Response, Uri};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::Deserialize;
 
 use crate::connector::Connector;
+use crate::outward::HttpVersion;
 use crate::tls::ClientTls;
 
 /// Less than the idle time of our listeners, so that no request meets a closing connection.
@@ -35,20 +35,6 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// The longest head of an answer, and how many fields it may have.
 const MAX_HEAD_BYTES: u32 = 16 * 1024;
 const MAX_FIELDS: usize = 64;
-
-/// The version of HTTP that is spoken to another operator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub enum HttpVersion {
-    /// By TLS, what the other side chooses. In the clear, HTTP/2 for streams and HTTP/1.1 for
-    /// everything else.
-    #[default]
-    #[serde(rename = "auto")]
-    Auto,
-    #[serde(rename = "1.1")]
-    Http1,
-    #[serde(rename = "2")]
-    Http2,
-}
 
 /// How a [`Pool`] connects.
 #[derive(Clone, Debug)]

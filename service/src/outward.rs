@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -23,6 +24,20 @@ const READ_BUFFER: usize = 64 * 1024;
 
 /// HTTP/2, by its name in ALPN (RFC 9113 §3.2).
 pub const HTTP2: &[u8] = b"h2";
+
+/// The version of HTTP that is spoken to another operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum HttpVersion {
+    /// By TLS, what the other side chooses. In the clear, HTTP/2 for streams and HTTP/1.1 for
+    /// everything else.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    #[serde(rename = "1.1")]
+    Http1,
+    #[serde(rename = "2")]
+    Http2,
+}
 
 /// The host of `uri` as it is looked up and certified: an address of version 6 without brackets.
 #[must_use]

@@ -41,8 +41,8 @@ impl Client {
         }
     }
 
-    /// Reads in another way from now on, while somebody looks at events: as an application does that
-    /// comes to the screen or goes from it.
+    /// Reads in another way from now on, while somebody looks at events: as an application does
+    /// that comes to the screen or goes from it.
     ///
     /// # Errors
     /// [`LocalError::Stopped`].

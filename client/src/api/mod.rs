@@ -263,8 +263,8 @@ impl Client {
     /// Catches up: finishes what was under way, reads the journals of all groups (waiting up to
     /// `wait_ms` for something if there is nothing, 4 seconds at most), and does what follows from
     /// it. While it waits, other calls are done. Whoever looks at [`Client::event_stream`] need not
-    /// call it, and is not hidden by slots where it does: the relay sees how many groups are read in
-    /// one go, the service which ones, and both see when.
+    /// call it, and is not hidden by slots where it does: the relay sees how many groups are read
+    /// in one go, the service which ones, and both see when.
     ///
     /// # Errors
     /// [`Error::Unreachable`] and whatever the requests meet.

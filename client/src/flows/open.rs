@@ -81,7 +81,7 @@ impl Engine {
             transport,
             front: None,
             read_to_end: HashSet::new(),
-            asked_ms: HashMap::new(),
+            asked: HashSet::new(),
             promised: Promised::default(),
             streams: Streams::of(slots.pace()),
             feed: Feed {

@@ -1,5 +1,6 @@
 //! Reading journals: the last entries, or from a rounded position; in order; each entry, its effect
-//! on the MLS library's state, the event that it gives and the position after it in one transaction.
+//! on the MLS library's state, the event that it gives and the position after it in one
+//! transaction.
 
 use crypto::journal::{head_after, open_entry, verify_head};
 use protocol::codec::opaque;
@@ -19,7 +20,6 @@ use crate::error::{Error, LocalError, PeerError};
 use crate::flows::{absence, process, recovery};
 use crate::mls::entry::{Accepted, CommitEntry, Next};
 use crate::mls::{proposals, unreadable};
-use crate::net::clock::{Clock as _, SystemClock};
 use crate::outcomes::StopReason;
 use crate::store::database::begin;
 use crate::store::groups;
@@ -33,8 +33,7 @@ use crate::store::{
 
 /// What cannot be judged yet is judged as far as it can be after so long.
 const UNDECIDED_MS: u64 = 60 * 60 * 1000;
-/// What was asked for within this time is not asked for again, and an own message may take as long
-/// to come back on a stream.
+/// An own message may take as long to come back on a stream.
 const MOMENT_MS: u64 = 5_000;
 /// So many pages a call reads of one journal, whatever a service says that there is more: it takes
 /// fewer entries of a group (a leaf's bound, and those of its members). What is left comes with the
@@ -141,7 +140,7 @@ impl Engine {
                 Taken::NextSegment => (from, senders) = (None, Senders::AsKnown),
                 Taken::End => {
                     if self.read_to_end.contains(id) {
-                        self.asked_ms.insert(*id, SystemClock.monotonic_ms());
+                        self.asked.insert(*id);
                     }
                     return Ok(());
                 }
@@ -163,15 +162,13 @@ impl Engine {
     }
 
     /// Whether this process knows the end of a group's journal as it is now: it has asked for it
-    /// once, and is told since, or it has asked a moment ago.
+    /// once, and is told since.
     pub(crate) fn knows_end(&self, group: &Group) -> bool {
-        self.asked_ms.get(&group.id).is_some_and(|asked_ms| {
-            let since_ms = SystemClock.monotonic_ms().saturating_sub(*asked_ms);
-            self.streams.tells_of(group) || since_ms < MOMENT_MS
-        })
+        self.asked.contains(&group.id) && self.streams.tells_of(group)
     }
 
-    /// Where to read first, if the last entries of a journal do not go on from what is known.
+    /// Where to read first, if the last entries of a journal do not go on from what is known. If
+    /// they end before that, too: a service whose store was put back learns it from who knows more.
     pub(crate) fn is_missing_before(
         &self,
         group: &Group,
@@ -179,10 +176,11 @@ impl Engine {
         page: &ReadJournalResponse,
     ) -> Result<Option<Position>, Error> {
         let known = group.segment.joined.unwrap_or(group.segment.next);
+        let from = known.rounded_down();
         let is_missing = asked == Position::LAST
-            && page.first > known
+            && (page.first > known || page.head.next < from)
             && self.judge_end(&group.id, &page.head)?.is_none();
-        Ok(is_missing.then(|| known.rounded_down()))
+        Ok(is_missing.then_some(from))
     }
 
     /// Whether nothing is left of what the MLS library knew of a group: then it is lost.

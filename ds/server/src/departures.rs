@@ -2,10 +2,10 @@
 //! in common.
 //!
 //! Each stream draws one of the next [`CHOICES`] departures by itself, so that from an append until
-//! it goes out it takes a random time below [`LONGEST_DELAY_MS`]. Whoever watches the streams learns
-//! no more than if each had a clock of its own: the exact times are rounded, and at one departure
-//! streams of all segments go out together, in random order. And all of them are one wake-up here,
-//! one write to the gateway, and one to the relay.
+//! it goes out it takes a random time below [`LONGEST_DELAY_MS`]. Whoever watches the streams
+//! learns no more than if each had a clock of its own: the exact times are rounded, and at one
+//! departure streams of all segments go out together, in random order. And all of them are one
+//! wake-up here, one write to the gateway, and one to the relay.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -18,7 +18,7 @@ use rand_core::RngCore;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::server::fresh_rng;
+use crate::chance::fresh_rng;
 
 /// Departures that an append may go out at.
 const CHOICES: u32 = 4;

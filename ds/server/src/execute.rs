@@ -12,7 +12,8 @@ use ds_domain::view::View;
 use protocol::operation::Operation as Number;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use crate::server::{Server, fresh_rng};
+use crate::chance::fresh_rng;
+use crate::server::Server;
 
 /// Heavy work lets other requests of this thread go on meanwhile.
 fn at_work<T>(work: Work, decide: impl FnOnce() -> T) -> T {

@@ -14,7 +14,8 @@ use protocol::feed::{FeedPointer, LastTick, Resolution, TICK_MEDIA_TYPE};
 use protocol::ids::TickNumber;
 use service::problem::Problem;
 
-use crate::server::{Server, fresh_rng};
+use crate::chance::fresh_rng;
+use crate::server::Server;
 
 /// A tick is made so long after its end: what was accepted at its end is written by then. Nodes do
 /// not all look at the same moment, but within [`SPREAD_MS`] after that.

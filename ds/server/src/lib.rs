@@ -5,6 +5,7 @@
 //! verifies tokens, wakes long polls and answers.
 
 mod agreed_clock;
+mod chance;
 mod charges;
 pub mod config;
 mod departures;

@@ -10,7 +10,6 @@ use ds_domain::operation::Level;
 use ds_domain::tokens::{Challenge, IssuerKeys};
 use protocol::directory::StoreState;
 use rand_chacha::ChaCha12Rng;
-use rand_core::SeedableRng as _;
 use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
@@ -196,11 +195,6 @@ impl Server {
             settings: &self.settings.decisions,
         }
     }
-}
-
-/// Randomness for one request.
-pub(crate) fn fresh_rng() -> Result<ChaCha12Rng, crypto::CryptoError> {
-    Ok(ChaCha12Rng::from_seed(crypto::random()?))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `00000000` ‖ "format" | version of this layout, one byte |
-//! | `00000000` ‖ "binding" | which database it is, of which key files ([`service::founding::binding`]) |
+//! | `00000000` ‖ "binding" | which database, of which keys ([`service::founding::binding`]) |
 //! | `00000000` ‖ "probe" | written only to see whether writes are taken |
 //! | `00000000` ‖ `03` ‖ blocked account (32) | empty |
 //! | day (4) ‖ `01` ‖ account of day (32) | tokens counted, u32 |

@@ -73,8 +73,8 @@ impl Decoys {
     }
 }
 
-/// A wait of an exponential distribution: how long it was quiet says nothing of how long it will be.
-/// At least a millisecond, at most some 37 times the mean.
+/// A wait of an exponential distribution: how long it was quiet says nothing of how long it will
+/// be. At least a millisecond, at most some 37 times the mean.
 fn wait_ms(mean_ms: u64, chance: u64) -> u64 {
     const STEPS: u64 = 1 << 53;
     let uniform = ((chance % STEPS) + 1) as f64 / STEPS as f64;

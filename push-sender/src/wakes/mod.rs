@@ -161,7 +161,8 @@ impl Wakes {
             if !pending.devices.contains(&device) && pending.devices.len() < self.most_devices {
                 pending.devices.push(device);
             }
-            // News takes the place of a decoy. One that is tried again waits as long as it was told.
+            // News takes the place of a decoy. One that is tried again waits as long as it was
+            // told.
             let was_decoy = std::mem::replace(&mut pending.is_decoy, false);
             if pending.tried == 0 && (was_decoy || due_ms < pending.due_ms) {
                 self.order.remove(&(pending.due_ms, tag));

@@ -1,4 +1,5 @@
-//! Pushes by https: to whom the URL names, as an authority that is trusted says, and to nobody else.
+//! Pushes by https: to whom the URL names, as an authority that is trusted says, and to nobody
+//! else.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -446,7 +446,8 @@ fn the_client_names_the_file_that_it_cannot_use_and_why() {
     let stack = files.with(
         "stack.json",
         br#"{"relay": "http://127.0.0.1:9/", "gateway": "g", "ohttp_keys": "http://127.0.0.1:9/k",
-            "ds": "http://ds", "issuer": "http://127.0.0.1:9"}"#,
+            "ds": "http://ds", "issuer": "http://127.0.0.1:9",
+            "operators": {"relay": "A", "gateway": "B", "issuer": "C"}}"#,
         0o600,
     );
     let (garbage, empty) = (

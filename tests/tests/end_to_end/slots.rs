@@ -1,4 +1,5 @@
-//! Slots through real processes: what a relay is brought of a client that is written to, and writes.
+//! Slots through real processes: what a relay is brought of a client that is written to, and
+//! writes.
 
 #![allow(clippy::disallowed_methods, reason = "how long something really takes")]
 

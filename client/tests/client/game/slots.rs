@@ -1,6 +1,6 @@
 //! The game of times: a relay that sees when each client's requests go out, and nothing else, looks
-//! for the one to whom somebody writes. Clients have the SDK's scheduler of slots; what is simulated
-//! is the time. The relay knows how they are made, and when the messages are sent.
+//! for the one to whom somebody writes. Clients have the SDK's scheduler of slots; what is
+//! simulated is the time. The relay knows how they are made, and when the messages are sent.
 //!
 //! `client/benches/slots.rs` plays it with up to 10^5 clients.
 

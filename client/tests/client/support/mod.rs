@@ -610,7 +610,8 @@ impl Homes {
         let endpoints = Endpoints::from_json(
             br#"{"relay": "http://127.0.0.1:1/", "gateway": "http://127.0.0.1:2",
                 "ohttp_keys": "http://127.0.0.1:1/ohttp-keys", "ds": "http://ds:3",
-                "issuer": "http://127.0.0.1:4"}"#,
+                "issuer": "http://127.0.0.1:4",
+                "operators": {"relay": "A", "gateway": "B", "issuer": "C"}}"#,
         )
         .unwrap();
         Client::init(&self.path(name), &endpoints, "token", options)

@@ -307,7 +307,7 @@ impl Running {
     }
 
     async fn begin_segment(&self) {
-        let mut rng = crate::server::fresh_rng().unwrap();
+        let mut rng = crate::chance::fresh_rng().unwrap();
         let mut env = self.server.env(&mut rng);
         let tag = JournalKey::new([3; 32]).tag_key();
         let head = Head::new(
@@ -333,7 +333,7 @@ impl Running {
 
     /// What these do to a segment, of which nobody is told.
     async fn append_events(&self, events: Vec<Event>, closes: bool) -> Appended {
-        let mut rng = crate::server::fresh_rng().unwrap();
+        let mut rng = crate::chance::fresh_rng().unwrap();
         let mut env = self.server.env(&mut rng);
         let row = env.rows().segment(&segment());
         let needed = Read::Row(row.key());
