@@ -21,14 +21,11 @@ impl Client {
         call!(self, |engine| engine.accept_request(&id).await)
     }
 
-    /// Asks the owner of a handle for a connection; again, if it was asked before. After
-    /// [`Event::ConnectionLost`](crate::Event::ConnectionLost) the contact is asked to connect
-    /// anew. It keeps its name and its key, so the safety number stays what it was.
+    /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
     /// # Errors
     /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`;
-    /// [`PeerError::HandleRecord`] if the handle is another one's than the contact's, or since it
-    /// was asked: then only [`Client::disconnect`] gives the name to the other one.
+    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked.
     pub async fn connect(&self, handle: &str) -> Result<(), Error> {
         let handle = handle.to_owned();
         call!(self, |engine| engine.connect(&handle).await)

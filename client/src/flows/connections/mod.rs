@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::flows::devices::link;
 use crate::store::connection_stock::{self, Prepared};
-use crate::store::connections::{self, Outgoing, forget_request, group_with, outgoing};
+use crate::store::connections::{self, Outgoing, forget_request, outgoing};
 use crate::store::contacts::{self, handle_of};
 use crate::store::reporting::RequestPolicy;
 use crate::store::{Event, Profile, events, reporting, sync_outbox};
@@ -86,13 +86,11 @@ pub(crate) fn keep_request(
 }
 
 impl Engine {
-    /// Asks the owner of a handle for a connection; again, if it was asked before. A contact whom
-    /// this client cannot reach any more is asked to connect anew, and stays who it was.
+    /// Asks the owner of a handle for a connection; again, if it was asked before.
     ///
     /// # Errors
     /// [`UsageError::AlreadyConnected`], [`UsageError::OwnHandle`]; the problem `unknown-handle`;
-    /// [`PeerError::HandleRecord`] if the handle is another one's than the contact's, or since it
-    /// was asked.
+    /// [`PeerError::HandleRecord`] if the handle is another one's since it was asked.
     pub(crate) async fn connect(&mut self, handle: &str) -> Result<(), Error> {
         self.connect_with(handle, "").await
     }
@@ -115,11 +113,7 @@ impl Engine {
             return Err(UsageError::OwnHandle.into());
         }
         self.sync().await?;
-        let contact = contacts::by_name(&self.db, handle).ok();
-        let contact = contact.map(|contact| contact.signature_key);
-        if let Some(key) = &contact
-            && group_with(&self.db, key)?.is_some()
-        {
+        if contacts::by_name(&self.db, handle).is_ok() {
             return Err(UsageError::AlreadyConnected(handle.to_owned()).into());
         }
         let known = outgoing(&self.db, handle)?;
@@ -130,9 +124,6 @@ impl Engine {
         self.expect_tokens(&costs).await?;
         // Also of who was asked before: price and key may be others by now.
         let (record, price) = self.look_up(handle).await?;
-        if contact.is_some_and(|key| key != record.credential.signature_public_key.as_slice()) {
-            return Err(PeerError::HandleRecord.into());
-        }
         let outgoing = match known {
             Some(known) if known.credential != record.credential => {
                 return Err(PeerError::HandleRecord.into());

@@ -63,8 +63,8 @@ impl Engine {
 }
 
 fn still_asked_for(db: &Connection, handle: &str) -> Result<(), Error> {
-    match connections::group_of_request(db, handle)? {
-        Some(_) => Ok(()),
-        None => Err(UsageError::AlreadyConnected(handle.to_owned()).into()),
+    match contacts::by_name(db, handle) {
+        Ok(_) => Err(UsageError::AlreadyConnected(handle.to_owned()).into()),
+        Err(_) => Ok(()),
     }
 }
