@@ -182,6 +182,8 @@ async fn asked_while_written_to(seed: u64, slots_weakened: bool) -> usize {
         // One in 30 s.
         slots_faster: 2,
         slots_weakened,
+        // Enough for ticks of two seconds.
+        feed_bytes: Some(1 << 30),
         ..Options::default()
     };
     let (homes, [alice, _bob], carol, watched) = scene(seed, options).await;
@@ -215,7 +217,6 @@ async fn asked_while_written_to(seed: u64, slots_weakened: bool) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "has not ended within minutes, and why is not known yet"]
 async fn nothing_is_asked_because_the_feed_has_named_a_group() {
     let (real, weak) = tokio::join!(
         asked_while_written_to(2, false),
