@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         .build()
         .unwrap();
     head();
+    runtime.block_on(in_a_row());
     let mut alone = None;
     for streams in numbers("STREAMS", "0,1,100,200,1000") {
         runtime.block_on(messages(streams, &mut alone));
@@ -254,6 +255,8 @@ const MUCH: &str = "
 [limits]
 max_connections = 20000
 ";
+/// A connection from process to process has room for 1,024 streams.
+const CONNECTIONS: &str = "http2_connections = 16";
 
 impl Servers {
     async fn start(leaves: usize) -> Self {
@@ -280,7 +283,7 @@ impl Servers {
         let gateway_process = Process::gateway(
             directory.path(),
             &format!(
-                "listen = '{gateway}'\ngateway_secret_file = '{path}/secret'\n\
+                "{CONNECTIONS}\nlisten = '{gateway}'\ngateway_secret_file = '{path}/secret'\n\
                  connections_of_address = 0\nnew_connections_of_address_per_second = 0\n\
                  keys = {{ directory = '{path}/keys' }}\n\
                  [[targets]]\nscheme = 'http'\nauthority = '{ds}'\nmethods = ['POST']\n\
@@ -294,7 +297,7 @@ impl Servers {
             directory.path(),
             "relay",
             &format!(
-                "listen = '{relay}'\ngateway = 'http://{gateway}/'\nmax_requests = 20000\n\
+                "{CONNECTIONS}\nlisten = '{relay}'\ngateway = 'http://{gateway}/'\nmax_requests = 20000\n\
                  [address_limits]\nrequests_per_second = 0\nconnections_per_second = 0\n\
                  max_connections = 0\nmax_requests = 0\n{MUCH}{}",
                 admin()
@@ -502,6 +505,29 @@ fn row(what: &str, figures: [f64; 3]) {
     println!("{what:<26} {relay:>9.1} {gateway:>9.1} {ds:>9.1} {all:>9.1}");
 }
 
+/// Messages to nobody, one right after the other: what a process that is busy takes for each.
+async fn in_a_row() {
+    const ROUNDS: u32 = 1_000;
+    let mut servers = Servers::start(1).await;
+    let mut sender = servers.connect().await;
+    let requests: Vec<_> = (0..ROUNDS).map(|_| servers.message()).collect();
+    let before = servers.spent();
+    for request in &requests {
+        say(&mut sender, request).await;
+    }
+    let after = servers.spent();
+    println!("\nmessages to nobody, in a row");
+    let each = |at: usize| (after[at].cpu_us - before[at].cpu_us) / f64::from(ROUNDS);
+    row("us a message", [0, 1, 2].map(each));
+}
+
+async fn say(sender: &mut TcpStream, request: &[u8]) {
+    sender.write_all(request).await.unwrap();
+    let mut answer = vec![0; 16 * 1024];
+    let read = sender.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+}
+
 /// One message after the other, each when all have got the one before.
 async fn messages(streams: usize, alone: &mut Option<[f64; 3]>) {
     let mut servers = Servers::start(streams + 1).await;
@@ -520,10 +546,7 @@ async fn messages(streams: usize, alone: &mut Option<[f64; 3]>) {
         }
         // Not in step with departures, of which the last one has just been.
         sleep(Duration::from_millis(round as u64 * 17 % 50)).await;
-        sender.write_all(request).await.unwrap();
-        let mut answer = vec![0; 16 * 1024];
-        let read = sender.read(&mut answer).await.unwrap();
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        say(&mut sender, request).await;
         let accepted = Instant::now();
         let got = open.all(streams).await;
         if streams == 0 {

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use bare::{at, each, median, mls};
 use client::{Client, Event, Options};
-use end_to_end::{LogLevel, MUCH, Service, Stack, device, patient};
+use end_to_end::{LogLevel, MUCH, Service, Stack, device_with, patient};
 use futures::future::join_all;
 use oblivious::{Aead, Kem, Key, whole};
 use rocksdb::{DB, WriteOptions};
@@ -92,6 +92,14 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// An application's, in particular its slots.
+fn usual() -> Options {
+    Options {
+        slots_faster: 1,
+        ..patient()
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Stream,
@@ -114,15 +122,10 @@ fn receivers(given: &str) {
     let reading = lines.next().unwrap();
     let homes: Vec<PathBuf> = lines.map(PathBuf::from).collect();
     let looks = reading != Reading::Polling.name();
-    let options = || Options {
-        // As fast as an application's.
-        slots_faster: 1,
-        ..patient()
-    };
     runtime().block_on(async {
         let mut clients = Vec::new();
         for home in &homes {
-            clients.push(Client::open(home, options()).await.unwrap());
+            clients.push(Client::open(home, usual()).await.unwrap());
         }
         if looks {
             for client in &clients {
@@ -268,13 +271,13 @@ impl Prepared {
     async fn make(members: usize) -> Self {
         let stack =
             Stack::start_with(LogLevel::Error, &format!("{MUCH}{ISSUER}{ONE_THREAD_EACH}")).await;
-        let founder = device(&stack, 0, "the.founder").await;
+        let founder = device_with(&stack, 0, "the.founder", usual()).await;
         founder.create_group(GROUP).await.unwrap();
         let code = founder.invite(GROUP, 30).await.unwrap();
         let mut homes = Vec::new();
         for number in 1..members {
             let name = format!("member.{number}");
-            let client = device(&stack, number % 10, &name).await;
+            let client = device_with(&stack, number % 10, &name, usual()).await;
             client.join_by_code(&code).await.unwrap();
             client.close().await;
             homes.push(stack.home(&name));
