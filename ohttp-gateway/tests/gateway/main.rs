@@ -4,5 +4,7 @@
 
 mod chunked;
 mod end_to_end;
+mod keys;
+mod path;
 mod process;
 mod support;
