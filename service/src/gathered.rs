@@ -84,6 +84,11 @@ impl<S: AsyncWrite + Unpin> Writer<S> {
                 return Poll::Ready(Err(kind.into()));
             }
         }
+        // What a TLS session has taken it may still hold.
+        if let Err(error) = ready!(Pin::new(&mut self.stream).poll_flush(context)) {
+            self.failed = Some(error.kind());
+            return Poll::Ready(Err(error));
+        }
         self.waiting.clear();
         self.waiting.shrink_to(KEPT);
         self.written = 0;
@@ -204,7 +209,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use std::future::poll_fn;
     use std::sync::atomic::AtomicUsize;
@@ -280,6 +285,58 @@ mod tests {
         far.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, [9; 10]);
         running.await.unwrap();
+    }
+
+    /// A server's session and a client's, over a pipe that holds hardly anything.
+    async fn sessions(
+        pipe: usize,
+    ) -> (
+        tokio_rustls::server::TlsStream<tokio::io::DuplexStream>,
+        tokio_rustls::client::TlsStream<tokio::io::DuplexStream>,
+    ) {
+        let key = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate],
+                rustls::pki_types::PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()).into(),
+            )
+            .unwrap();
+        let (near, far) = duplex(pipe);
+        let name = rustls::pki_types::ServerName::try_from("x").unwrap();
+        let (server, client) = tokio::join!(
+            tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(near),
+            tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, far),
+        );
+        (server.unwrap(), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn by_tls_all_that_was_gathered_goes_out_and_not_only_up_to_what_the_socket_takes() {
+        let (near, mut far) = sessions(1024).await;
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        let _running = tokio::spawn(connection(near, told));
+        // A session takes some of these whole, and the pipe none.
+        for len in [3_000, 30_000, MOST + 5_000] {
+            tell.send(vec![7; len]).unwrap();
+            let mut read = vec![0; len];
+            let reading = far.read_exact(&mut read);
+            tokio::time::timeout(std::time::Duration::from_secs(10), reading)
+                .await
+                .expect("all of it")
+                .unwrap();
+        }
     }
 
     #[tokio::test]
