@@ -78,6 +78,9 @@ pub(crate) enum Failure {
     Expectation,
     /// The client's fault: not on the allow-list, or not with this method.
     TargetNotAllowed,
+    /// There are as many requests at the delivery service as it takes from one gateway. The client
+    /// may retry.
+    Busy,
     /// The delivery service's: no connection, or it broke.
     Unreachable,
     /// The delivery service's: no answer in time.
@@ -95,6 +98,7 @@ impl Failure {
             Self::Date { .. } => "date",
             Self::Expectation => "expectation",
             Self::TargetNotAllowed => "target_not_allowed",
+            Self::Busy => "busy",
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::BadAnswer => "bad_answer",
@@ -117,6 +121,8 @@ impl Failure {
             ),
             Self::Expectation => Problem::plain(StatusCode::EXPECTATION_FAILED),
             Self::TargetNotAllowed => Problem::plain(StatusCode::FORBIDDEN),
+            Self::Busy => Problem::plain(StatusCode::SERVICE_UNAVAILABLE)
+                .with_header(RETRY_AFTER, HeaderValue::from_static("1")),
             Self::Unreachable | Self::BadAnswer => Problem::plain(StatusCode::BAD_GATEWAY),
             Self::Timeout => Problem::plain(StatusCode::GATEWAY_TIMEOUT),
             Self::Ending => Problem::plain(StatusCode::SERVICE_UNAVAILABLE),
@@ -141,6 +147,7 @@ mod tests {
             Failure::Date { now_unix_ms: 1 }.problem(),
             Failure::Expectation.problem(),
             Failure::TargetNotAllowed.problem(),
+            Failure::Busy.problem(),
             Failure::Unreachable.problem(),
             Failure::Timeout.problem(),
             Failure::BadAnswer.problem(),

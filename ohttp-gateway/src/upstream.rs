@@ -142,7 +142,7 @@ impl Upstream {
             .iter()
             .find(|(base, _)| base.scheme() == to.scheme() && base.authority() == to.authority());
         let (_, pool) = pool.ok_or(Failure::Unreachable)?;
-        let by = pool.take(is_stream);
+        let by = pool.take(is_stream).ok_or(Failure::Busy)?;
         let answer = pool.send(&by, request).await;
         answer
             .map(|response| (response, by))

@@ -1,7 +1,4 @@
-//! How many requests are at a gateway at once.
-//!
-//! An HTTP/2 connection takes so many, and what comes beyond would wait in it unseen until its time
-//! is over. So there is a limit, and each request goes where the fewest are.
+//! How many requests are at a gateway at once. Each goes where the fewest are.
 
 use std::sync::Arc;
 
@@ -27,12 +24,12 @@ impl Slots {
     /// `None`: there are as many as there may be.
     pub(crate) fn take(
         &self,
-        by: impl FnOnce() -> Running,
+        by: impl FnOnce() -> Option<Running>,
         of_address: Option<AddressPlace>,
     ) -> Option<Slot> {
         let place = Arc::clone(&self.0).try_acquire_owned().ok()?;
         Some(Slot {
-            by: by(),
+            by: by()?,
             _place: place,
             _of_address: of_address,
         })

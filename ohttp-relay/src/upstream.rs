@@ -226,7 +226,7 @@ impl Upstream {
 
     async fn document(&self, uri: &Uri, document: &Document) -> Option<Fetched> {
         let empty = Either::Right(Empty::new());
-        let by = self.pool.take(false);
+        let by = self.pool.take(false)?;
         let sent = self.send(&by, Method::GET, uri, None, empty);
         document.read(sent.await.ok()?).await
     }

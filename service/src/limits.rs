@@ -38,6 +38,9 @@ pub struct Limits {
     pub max_streams: u32,
 }
 
+/// Requests at once on one HTTP/2 connection, where nothing else is configured.
+pub(crate) const MAX_STREAMS: u32 = 1024;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -51,7 +54,7 @@ impl Default for Limits {
             max_header_bytes: 16 * 1024,
             max_headers: 64,
             max_connections: 4096,
-            max_streams: 1024,
+            max_streams: MAX_STREAMS,
         }
     }
 }

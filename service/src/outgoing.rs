@@ -1,6 +1,9 @@
 //! Requests to another operator's listener: connections that are kept, how many requests are on
 //! each of them, and which of them a request goes by.
 //!
+//! An HTTP/2 connection takes so many requests, and what comes beyond would wait in it unseen until
+//! its time is over. So nothing is sent beyond.
+//!
 //! Streams that tell many clients the same come by few connections: what is sent to all of them at
 //! one moment is one write and one read. A request with one answer is cheapest on a connection of
 //! its own.
@@ -18,6 +21,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::connector::Connector;
+use crate::limits::MAX_STREAMS;
 use crate::outward::HttpVersion;
 use crate::tls::ClientTls;
 
@@ -32,6 +36,12 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 /// What is sent ahead of the other side, on a stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Requests on one connection of HTTP/2: as many as our listeners take.
+const REQUESTS: usize = MAX_STREAMS as usize;
+/// Answers that were given up, of which more may come in the next second. Beyond so many the library
+/// takes what comes for a fault of the other side, of which it bears a few: then clients that give
+/// up their requests could have the connection cut that the others use.
+const GIVEN_UP: usize = 16 * 1024;
 /// The longest head of an answer, and how many fields it may have.
 const MAX_HEAD_BYTES: u32 = 16 * 1024;
 const MAX_FIELDS: usize = 64;
@@ -46,7 +56,7 @@ pub struct PoolSettings {
     pub connect: Duration,
     /// Connections that are kept when nothing is on them.
     pub idle_connections: usize,
-    /// HTTP/2 connections: each takes as many requests at once as the other side lets it.
+    /// HTTP/2 connections: each takes 1,024 requests at once.
     pub http2_connections: usize,
 }
 
@@ -55,6 +65,8 @@ pub struct Pool<B> {
     clients: Box<[Client<Connector, B>]>,
     /// Requests on each of them.
     running: Arc<[AtomicUsize]>,
+    /// How many there may be.
+    most: Box<[usize]>,
     whole: Range<usize>,
     streams: Range<usize>,
 }
@@ -104,22 +116,28 @@ where
             );
             client(connector, *version, idle)
         });
+        let most = versions.iter().map(|version| match version {
+            HttpVersion::Http1 => usize::MAX,
+            HttpVersion::Http2 | HttpVersion::Auto => REQUESTS,
+        });
         Self {
             clients: clients.collect(),
             running: versions.iter().map(|_| AtomicUsize::new(0)).collect(),
+            most: most.collect(),
             whole,
             streams,
         }
     }
 
-    /// Where the fewest requests are, for one whose answer is a stream or is not.
+    /// Where the fewest requests are, for one whose answer is a stream or is not. `None`: there are
+    /// as many everywhere as there may be.
     #[must_use]
-    pub fn take(&self, is_stream: bool) -> Running {
+    pub fn take(&self, is_stream: bool) -> Option<Running> {
         let among = match is_stream {
             true => self.streams.clone(),
             false => self.whole.clone(),
         };
-        Running::least(&self.running, among)
+        Running::least(&self.running, &self.most, among)
     }
 
     /// Sends a request, exactly as it is.
@@ -158,20 +176,23 @@ where
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_keep_alive_while_idle(true)
+        .http2_max_concurrent_reset_streams(GIVEN_UP)
+        .http2_max_local_error_reset_streams(None)
         .build(connector)
 }
 
 impl Running {
-    fn least(running: &Arc<[AtomicUsize]>, among: Range<usize>) -> Self {
+    fn least(running: &Arc<[AtomicUsize]>, most: &[usize], among: Range<usize>) -> Option<Self> {
         let first = among.start;
         let connection = among
             .min_by_key(|connection| running[*connection].load(Ordering::Relaxed))
             .unwrap_or(first);
-        running[connection].fetch_add(1, Ordering::Relaxed);
-        Self {
+        let before = running[connection].fetch_add(1, Ordering::Relaxed);
+        let taken = Self {
             running: Arc::clone(running),
             connection,
-        }
+        };
+        (before < most[connection]).then_some(taken)
     }
 }
 
@@ -197,8 +218,8 @@ mod tests {
     #[test]
     fn requests_are_spread_evenly_over_the_connections_that_they_may_go_by() {
         let running: Arc<[AtomicUsize]> = (0..4).map(|_| AtomicUsize::new(0)).collect();
-        let take = || Running::least(&running, 1..4);
-        let mut taken: Vec<_> = (0..6).map(|_| take()).collect();
+        let take = || Running::least(&running, &[0, 3, 3, 3], 1..4);
+        let mut taken: Vec<_> = (0..6).filter_map(|_| take()).collect();
         let of = |taken: &[Running], connection| {
             let there = taken.iter().filter(|by| by.connection == connection);
             there.count()
@@ -206,7 +227,12 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|at| of(&taken, at)), [0, 2, 2, 2]);
         // Where the long ones are is where the next ones are not.
         taken.retain(|by| by.connection == 1);
-        taken.extend((0..4).map(|_| take()));
+        taken.extend((0..4).filter_map(|_| take()));
         assert_eq!([0, 1, 2, 3].map(|at| of(&taken, at)), [0, 2, 2, 2]);
+        // And not more than there may be.
+        taken.extend((0..4).filter_map(|_| take()));
+        assert_eq!([0, 1, 2, 3].map(|at| of(&taken, at)), [0, 3, 3, 3]);
+        taken.pop();
+        assert!(take().is_some());
     }
 }
