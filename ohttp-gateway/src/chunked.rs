@@ -24,7 +24,6 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use oblivious::chunked::{RESPONSE, ResponseEncoder};
 use oblivious::{SealError, binary_http};
-use protocol::padding;
 use service::Problem;
 use service::http::RequestBody;
 use service::outgoing::Running;
@@ -103,15 +102,14 @@ fn respond(body: Body) -> Response {
 }
 
 /// What the target makes, sealed piece by piece as it comes. Its time limits are looked at whenever
-/// the relay could take something; one that takes nothing is given up by the listener. As soon as
-/// the relay is gone the target is let go.
+/// the relay could take something. Where it takes nothing the listener looks at the whole time
+/// ([`service::stream_limits::EndsBy`]). As soon as the relay is gone the target is let go.
 struct Sealing {
     content: Incoming,
     /// Until the final chunk.
     encoder: Option<ResponseEncoder>,
     /// Binary HTTP that was not sealed yet.
     inner: Vec<u8>,
-    inner_len: usize,
     bytes_left: u64,
     limits: StreamLimits,
     end: Ended,
@@ -122,21 +120,24 @@ fn stream_out(gateway: &Parts, streamed: Streamed, encoder: ResponseEncoder) -> 
     let settings = &gateway.stream;
     let mut inner = Vec::new();
     binary_http::response_head(streamed.status, &streamed.fields, &mut inner);
-    respond(Body::new(Sealing {
+    let limits = StreamLimits::new(
+        Duration::from_secs(settings.total_seconds),
+        Duration::from_secs(settings.idle_seconds),
+        &gateway.shutdown,
+        gateway.grace,
+    );
+    let ends_by = limits.ends_by();
+    let mut response = respond(Body::new(Sealing {
         content: streamed.content,
         encoder: Some(encoder),
         inner,
-        inner_len: 0,
         bytes_left: settings.max_bytes,
-        limits: StreamLimits::new(
-            Duration::from_secs(settings.total_seconds),
-            Duration::from_secs(settings.idle_seconds),
-            &gateway.shutdown,
-            gateway.grace,
-        ),
+        limits,
         end: Ended(End::Abandoned),
         _by: streamed.by,
-    }))
+    }));
+    response.extensions_mut().insert(ends_by);
+    response
 }
 
 impl Sealing {
@@ -161,7 +162,9 @@ impl Sealing {
                     let Ok(piece) = frame.into_data() else {
                         continue;
                     };
-                    self.limits.piece();
+                    if !self.limits.piece() {
+                        return Poll::Ready(Some(Err(End::TooLong)));
+                    }
                     match self.bytes_left.checked_sub(piece.len() as u64) {
                         Some(left) => self.bytes_left = left,
                         None => return Poll::Ready(Some(Err(End::TooLong))),
@@ -179,7 +182,6 @@ impl Sealing {
         let mut sealed = Vec::with_capacity(self.inner.len() + MOST_AROUND);
         let encoder = self.encoder.as_mut().ok_or(End::Broken)?;
         encoder.push(&self.inner, &mut sealed)?;
-        self.inner_len += self.inner.len();
         // Nothing is kept of a piece while there is none.
         self.inner = Vec::new();
         Ok(sealed.into())
@@ -188,9 +190,6 @@ impl Sealing {
     fn seal_last(&mut self) -> Result<Bytes, End> {
         let mut inner = Vec::new();
         binary_http::end(&mut inner);
-        // The sizes of the chunks are seen anyway; at least the sum says less.
-        let len = self.inner_len + inner.len();
-        inner.resize(inner.len() + padding::bucket(len) - len, 0);
         let mut sealed = Vec::with_capacity(inner.len() + MOST_AROUND);
         let encoder = self.encoder.take().ok_or(End::Broken)?;
         encoder.finish(&inner, &mut sealed)?;

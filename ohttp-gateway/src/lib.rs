@@ -426,7 +426,10 @@ impl Parts {
             return Err(Refusal::Relay);
         }
         let headers = request.headers();
-        self.relays.admit(headers, self.clock.now_unix_ms())?;
+        let is_known = self.relays.admit(headers, self.clock.now_unix_ms())?;
+        if is_known || self.certificate_required {
+            service::http::vouch(request.extensions());
+        }
         let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         let is = |media_type: &str| {
             content_type.is_some_and(|value| value.eq_ignore_ascii_case(media_type.as_bytes()))

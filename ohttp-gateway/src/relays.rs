@@ -38,10 +38,10 @@ impl Relays {
         })
     }
 
-    /// Before anything of the request is looked at.
-    pub(crate) fn admit(&self, headers: &HeaderMap, now_unix_ms: u64) -> Result<(), Refusal> {
+    /// Before anything of the request is looked at. Whether it proves whose it is.
+    pub(crate) fn admit(&self, headers: &HeaderMap, now_unix_ms: u64) -> Result<bool, Refusal> {
         if self.known.is_empty() {
-            return self.anybody.take(now_unix_ms);
+            return self.anybody.take(now_unix_ms).map(|()| false);
         }
         let presented = headers.get(RELAY_AUTHORIZATION);
         let mut found = None;
@@ -51,7 +51,8 @@ impl Relays {
                 found = Some(limit);
             }
         }
-        found.ok_or(Refusal::Relay)?.take(now_unix_ms)
+        found.ok_or(Refusal::Relay)?.take(now_unix_ms)?;
+        Ok(true)
     }
 }
 

@@ -16,11 +16,11 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use service::stream_limits::{StreamLimits, StreamOver};
+use service::stream_limits::{EndsBy, StreamLimits, StreamOver};
 use service::{Problem, Shutdown};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Form;
 use crate::request::Fault;
@@ -81,7 +81,12 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         match self {
             Self::Whole(body, form) => encapsulated(form, body.into()),
-            Self::Live(live) => encapsulated(Form::Chunked, Body::new(*live)),
+            Self::Live(live) => {
+                let ends_by = live.limits.ends_by();
+                let mut response = encapsulated(Form::Chunked, Body::new(*live));
+                response.extensions_mut().insert(ends_by);
+                response
+            }
             Self::Long(download, form) => {
                 let announced = download.announced;
                 let mut response = encapsulated(form, Body::new(download));
@@ -342,7 +347,9 @@ impl http_body::Body for Live {
                     // Trailers are left out, as all other fields.
                     if let Ok(data) = frame.into_data() {
                         self.taken += data.len() as u64;
-                        self.limits.piece();
+                        if !self.limits.piece() {
+                            return self.tear("time");
+                        }
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                 }
@@ -370,12 +377,14 @@ impl Drop for Live {
         let (Some((body, slot)), Ok(runtime)) = (self.open.take(), Handle::try_current()) else {
             return;
         };
-        runtime.spawn(drain(body, self.bounds.clone(), slot));
+        let EndsBy(end) = self.limits.ends_by();
+        runtime.spawn(drain(body, self.bounds.clone(), end, slot));
     }
 }
 
-/// Takes a stream to its end. Not from a gateway that says much more than a client would wait for.
-async fn drain(mut body: Incoming, bounds: Bounds, slot: Slot) {
+/// Takes a stream to its end, at `end` at the latest. Not from a gateway that says much more than a
+/// client would wait for.
+async fn drain(mut body: Incoming, bounds: Bounds, end: Instant, slot: Slot) {
     let Ok(_place) = bounds.drains.try_acquire() else {
         return;
     };
@@ -392,6 +401,7 @@ async fn drain(mut body: Incoming, bounds: Bounds, slot: Slot) {
     tokio::select! {
         () = read => {}
         () = sleep(bounds.drain) => {}
+        () = sleep_until(end) => {}
         () = bounds.shutdown.requested_before(bounds.grace) => {}
     }
     drop(slot);

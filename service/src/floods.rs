@@ -5,6 +5,10 @@
 //! queues, not what it does. So each connection has a budget for all frames that are not content.
 //! It grows by requests that were answered, by what the peer takes of the answers, and slowly with
 //! time; a connection that is over it ends.
+//!
+//! A peer that has proved who it is passes on the requests of others, and gives one up when its
+//! client does. So its requests count before they are answered ([`Budget::earn`]): no client can
+//! have a connection cut that the others use.
 
 use std::io;
 use std::pin::Pin;
@@ -19,8 +23,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// second.
 const FIRST: u64 = 512;
 const PER_SECOND: u64 = 64;
-/// What an answered request adds, up to a bound: trailers, windows, a reset.
-const PER_ANSWER: u64 = 8;
+/// What a request adds that counts, up to a bound: trailers, windows, a reset.
+const PER_REQUEST: u64 = 8;
 const MOST: u64 = 8192;
 /// A peer opens windows as it takes what we send: a frame for its stream and one for the
 /// connection, some of them for every 4 KiB.
@@ -40,8 +44,8 @@ const PADDED: u8 = 0x8;
 /// What a connection may still send.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Of requests that were answered since the reader looked.
-    answered: AtomicU64,
+    /// Requests that count, since the reader looked.
+    earned: AtomicU64,
     /// The connection has begun as one of HTTP/2.
     is_http2: AtomicBool,
 }
@@ -49,7 +53,7 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            answered: AtomicU64::new(0),
+            earned: AtomicU64::new(0),
             is_http2: AtomicBool::new(false),
         })
     }
@@ -66,9 +70,9 @@ impl Budget {
         self.is_http2.load(Ordering::Relaxed)
     }
 
-    /// A request has its answer.
-    pub(crate) fn answered(&self) {
-        self.answered.fetch_add(1, Ordering::Relaxed);
+    /// A request counts: it has its answer, or is of a peer that has proved who it is.
+    pub(crate) fn earn(&self) {
+        self.earned.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -185,15 +189,15 @@ impl Frames {
         reason = "a rate within this process, by no clock that anybody sets"
     )]
     fn refill(&mut self, budget: &Budget) {
-        let answered = budget.answered.swap(0, Ordering::Relaxed);
+        let earned = budget.earned.swap(0, Ordering::Relaxed);
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.as_of);
         let seconds = elapsed.as_secs().min(FIRST / PER_SECOND);
         if elapsed >= Duration::from_secs(1) {
             self.as_of = now;
         }
-        self.left = answered
-            .saturating_mul(PER_ANSWER)
+        self.left = earned
+            .saturating_mul(PER_REQUEST)
             .min(MOST)
             .max(seconds * PER_SECOND);
     }

@@ -108,6 +108,7 @@ async fn check(
 ) -> Response {
     let presented = request.headers_mut().remove(GATEWAY_AUTHORIZATION);
     if secret.accepts(presented.as_ref()) {
+        crate::http::vouch(request.extensions());
         return next.run(request).await;
     }
     tracing::warn!("a request that is not from the gateway was refused");

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::addresses::AddressLimits;
 use crate::connection::{self, Common};
+use crate::floods::Budget;
 pub use crate::limits::Limits;
 use crate::limits::{Accepting, busy};
 use crate::observe::Observe;
@@ -300,6 +301,14 @@ impl Collected {
             body,
             _places: upload.and_then(Upload::finish),
         })
+    }
+}
+
+/// The sender of the request with these extensions has proved who it is. It may give up as many
+/// requests as it likes: they are those of its clients.
+pub fn vouch(extensions: &http::Extensions) {
+    if let Some(budget) = extensions.get::<Arc<Budget>>() {
+        budget.earn();
     }
 }
 

@@ -42,6 +42,7 @@ pub mod shutdown;
 pub mod sparse;
 pub mod start;
 pub mod stream_limits;
+mod taking;
 pub mod tls;
 mod uploads;
 

@@ -8,7 +8,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::shutdown::Shutdown;
 
-/// To be asked whenever there is no piece. One timer, which pieces do not arm anew.
+/// Among the extensions of a response: its body ends by then. The listener sees to it where the body
+/// cannot, since nobody asks it for more than was not taken yet. Where it is one of many on its
+/// connection only that answer is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct EndsBy(pub Instant);
+
+/// To be asked whenever there is no piece, and told of each. One timer, which pieces do not arm
+/// anew.
 pub struct StreamLimits {
     end: Instant,
     idle: Duration,
@@ -52,9 +59,17 @@ impl StreamLimits {
         }
     }
 
-    /// A piece has come.
-    pub fn piece(&mut self) {
+    /// When it is over at the latest.
+    #[must_use]
+    pub fn ends_by(&self) -> EndsBy {
+        EndsBy(self.end)
+    }
+
+    /// A piece has come. Whether it goes on: where there always is one nothing else says so.
+    #[must_use]
+    pub fn piece(&mut self) -> bool {
         self.last = now();
+        self.last < self.end
     }
 
     /// Ready: it does not go on.
@@ -94,7 +109,7 @@ mod tests {
                 if let Ok(over) = tokio::time::timeout(ms(100), waiting).await {
                     return (over, began.elapsed());
                 }
-                limits.piece();
+                let _ = limits.piece();
             }
             let over = poll_fn(|context| limits.poll_over(context)).await;
             (over, began.elapsed())
@@ -104,6 +119,13 @@ mod tests {
         assert!((ms(500)..ms(900)).contains(&idle.1), "{idle:?}");
         assert_eq!(busy.0, StreamOver::Long);
         assert!((ms(700)..ms(1_000)).contains(&busy.1), "{busy:?}");
+        // It is asked for nothing else, since there always is a piece.
+        let mut endless = limits(300);
+        let began = now();
+        while endless.piece() {
+            tokio::task::yield_now().await;
+        }
+        assert!((ms(300)..ms(600)).contains(&began.elapsed()));
         trigger.request();
         assert_eq!(over(limits(10_000), 0).await.0, StreamOver::Ending);
     }

@@ -7,4 +7,5 @@ mod end_to_end;
 mod keys;
 mod path;
 mod process;
+mod shared;
 mod support;

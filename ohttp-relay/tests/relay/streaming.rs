@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use http_body_util::BodyExt as _;
 use service::http::Limits;
 use service::{Shutdown, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -215,6 +216,109 @@ async fn a_stream_ends_after_its_whole_time_however_busy() {
     let read = String::from_utf8(client.read_to_end().await).unwrap();
     assert!(read.matches("1\r\nx\r\n").count() > 3, "{read}");
     assert!(read.ends_with("x\r\n"), "no end of the body: {read}");
+}
+
+/// How a client takes an answer that has no end.
+#[derive(Clone, Copy, Debug)]
+enum Takes {
+    All,
+    Slowly,
+    Nothing,
+}
+
+#[tokio::test]
+async fn an_endless_stream_ends_after_its_whole_time_however_much_its_client_takes() {
+    for by_http2 in [false, true] {
+        for takes in [Takes::All, Takes::Slowly, Takes::Nothing] {
+            let (gateway, open) = flood_or_tick(30).await;
+            let relay = relay(&gateway, "2", "stream_seconds = 3").await;
+            let began = std::time::Instant::now();
+            let client = tokio::spawn(take_much(relay.address, by_http2, takes));
+            let mut most = 0;
+            while most == 0 || open.load(Ordering::SeqCst) > 0 {
+                most = most.max(open.load(Ordering::SeqCst));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let elapsed = began.elapsed();
+                assert!(
+                    elapsed < Duration::from_secs(10),
+                    "{takes:?} {by_http2} goes on"
+                );
+            }
+            assert!(began.elapsed() > Duration::from_millis(2_500));
+            client.abort();
+        }
+    }
+}
+
+async fn take_much(relay: std::net::SocketAddr, by_http2: bool, takes: Takes) {
+    let stream = TcpStream::connect(relay).await.unwrap();
+    let request = http::Request::post(format!("http://{relay}/g"))
+        .header("content-type", "message/ohttp-chunked-req")
+        .header("host", "x")
+        .body(http_body_util::Full::<Bytes>::from("much"))
+        .unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let mut body = if by_http2 {
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap().into_body()
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap().into_body()
+    };
+    loop {
+        match takes {
+            Takes::All => {}
+            // More than is asked of whoever takes anything.
+            Takes::Slowly => tokio::time::sleep(Duration::from_millis(20)).await,
+            Takes::Nothing => std::future::pending().await,
+        }
+        if !matches!(body.frame().await, Some(Ok(_))) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_strangers_give_up_while_much_of_them_comes_cut_nobody_elses() {
+    let (gateway, _open) = flood_or_tick(30).await;
+    let relay = relay(
+        &gateway,
+        "2",
+        "http2_connections = 1\nstream_drain_seconds = 0",
+    )
+    .await;
+    let mut reading = Client::begin(&relay, "message/ohttp-chunked-req").await;
+    reading.ask("tick").await;
+    reading.read_until("tick\r\n").await;
+    for _ in 0..16 {
+        let stream = TcpStream::connect(relay.address).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut begun = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let request = http::Request::post(format!("http://{}/g", relay.address))
+                .header("content-type", "message/ohttp-chunked-req")
+                .body(http_body_util::Full::<Bytes>::from("much"))
+                .unwrap();
+            sender.ready().await.unwrap();
+            begun.spawn(sender.send_request(request));
+        }
+        // All at once, each with a window of it on the way.
+        let answers = begun.join_all().await;
+        assert!(answers.iter().all(Result::is_ok));
+        drop(answers);
+        reading.read_until("tick\r\n").await;
+    }
+    reading.read_until("tick\r\n").await;
 }
 
 #[tokio::test]

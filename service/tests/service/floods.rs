@@ -4,11 +4,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use axum::routing::{get, post};
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use service::gateway_auth::{GATEWAY_AUTHORIZATION, GatewaySecret, require_gateway};
 use service::http::{Limits, RequestBody};
 use service::{Shutdown, ShutdownTrigger};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,13 +25,17 @@ const ALL_SENT: Duration = Duration::from_secs(60);
 const MANY: u32 = 100_000;
 
 async fn listen() -> (SocketAddr, ShutdownTrigger) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (trigger, shutdown) = Shutdown::channel();
     let router = service::http::router()
         .route("/", post(|RequestBody(body): RequestBody| async { body }))
         .route("/much", get(|| async { vec![7; 2 << 20] }))
         .route("/never", get(std::future::pending::<()>));
+    listen_to(router).await
+}
+
+async fn listen_to(router: Router) -> (SocketAddr, ShutdownTrigger) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, shutdown) = Shutdown::channel();
     let limits = Limits::default();
     tokio::spawn(service::http::serve(listener, router, limits, shutdown));
     (address, trigger)
@@ -90,6 +97,38 @@ async fn a_peer_that_floods_with_frames_is_cut() {
         let sent = sent.unwrap_or_else(|_| panic!("{what} goes on"));
         assert!(sent.is_some(), "{what} is not cut");
     }
+}
+
+/// How many requests that are never answered somebody gives up, of 4,000, until it is cut.
+async fn gives_up(address: SocketAddr, authorization: &HeaderValue) -> usize {
+    let mut sender = connect(address).await;
+    for round in 0..40 {
+        let mut polls = JoinSet::new();
+        for _ in 0..100 {
+            let mut request = request(address, "GET", "/never");
+            let headers = request.headers_mut();
+            headers.insert(GATEWAY_AUTHORIZATION, authorization.clone());
+            if sender.ready().await.is_err() {
+                return 100 * round;
+            }
+            polls.spawn(sender.send_request(request));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        polls.shutdown().await;
+    }
+    4_000
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_proved_who_it_is_gives_up_any_number_of_requests_and_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = GatewaySecret::load_or_create(&directory.path().join("secret")).unwrap();
+    let authorization = secret.header_value();
+    let never = || service::http::router().route("/never", get(std::future::pending::<()>));
+    let (guarded, _trigger) = listen_to(require_gateway(never(), secret)).await;
+    let (open, _trigger) = listen_to(never()).await;
+    assert_eq!(gives_up(guarded, &authorization).await, 4_000);
+    assert!(gives_up(open, &authorization).await < 2_000);
 }
 
 async fn connect(address: SocketAddr) -> SendRequest<Full<Bytes>> {

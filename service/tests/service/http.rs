@@ -166,6 +166,37 @@ async fn an_address_with_too_many_connections_is_told_so() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_whose_end_is_not_taken_keeps_its_place_among_those_of_its_address() {
+    let (address, _trigger) = serve_limited(AddressLimitSettings {
+        max_requests: 3,
+        ..AddressLimitSettings::NONE
+    })
+    .await;
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(1);
+    let (mut sender, connection) = builder.handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = || {
+        let request = http::Request::post(format!("http://{address}/"));
+        sender.send_request(request.body(Full::<Bytes>::from(vec![7; 8192])).unwrap())
+    };
+    // The library has the whole of each answer, and sends a byte.
+    let mut untaken = Vec::new();
+    for _ in 0..3 {
+        let answer = ask().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        untaken.push(answer);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(ask().await.unwrap().status(), 429);
+    // Whoever gives one up has its place back.
+    untaken.pop();
+    let again = async { while ask().await.unwrap().status() != 200 {} };
+    tokio::time::timeout(SOON, again).await.expect("a place");
+}
+
 /// A connection of HTTP/2 in the clear, and the task that it runs in.
 async fn http2(
     address: SocketAddr,
