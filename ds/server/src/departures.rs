@@ -16,7 +16,7 @@ use std::time::Duration;
 use protocol::follow::LONGEST_DELAY_MS;
 use rand_core::RngCore;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 
 use crate::chance::fresh_rng;
 
@@ -74,8 +74,20 @@ impl Departures {
     }
 
     /// When that is.
-    pub(crate) fn after(&self, time: Duration) -> Instant {
+    fn after(&self, time: Duration) -> Instant {
         self.origin + Self::PERIOD * self.number_after(time)
+    }
+
+    /// Ticks that come together with those of other streams: all are departures, unless the time
+    /// between two is no multiple of that between departures.
+    pub(crate) fn interval(&self, ms: u32) -> Interval {
+        let period = Duration::from_millis(ms.max(1).into());
+        // The first one not later than announced.
+        let first = self.after(period.saturating_sub(Self::PERIOD));
+        let mut interval = tokio::time::interval_at(first, period);
+        // Whoever takes frames late gets none that belong to a time that is over.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval
     }
 
     /// Something was appended to what all of these follow.
@@ -123,6 +135,15 @@ fn depart(mut passengers: Vec<Arc<Passenger>>) {
         passenger.has_drawn.store(false, Ordering::Release);
         passenger.departs.notify_one();
     }
+}
+
+/// A random time before an entry goes out. Without randomness, the longest.
+pub(crate) fn delay() -> Duration {
+    let most = u64::from(LONGEST_DELAY_MS);
+    let random = crypto::random::<2>().map_or(u64::from(u16::MAX), |random| {
+        u16::from_be_bytes(random).into()
+    });
+    Duration::from_micros(most * 1_000 * random / (u64::from(u16::MAX) + 1))
 }
 
 #[cfg(test)]

@@ -17,21 +17,26 @@ use ds_domain::tokens::IdentifiedToken;
 use ds_domain::view::View;
 use futures::stream;
 use protocol::follow::{
-    FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, LONGEST_DELAY_MS, Pace,
+    FollowBegun, FollowJournalRequest, FollowedStretch, Frame, FrameKind, Pace,
 };
 use protocol::ids::Position;
 use protocol::journal::AnswerSize;
 use protocol::{WIRE_VERSION, Wire as _};
 use service::shutdown::Shutdown;
+use service::stream_limits::EndsBy;
 use tls_codec::Size as _;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Interval;
 
-use crate::departures::Departures;
+use crate::departures::delay;
 use crate::load::{Busy, Place};
+use crate::looks::{Looked, Looking, look};
 use crate::server::Server;
 use crate::streams::{Aboard, Append, Handed, MOST_WAITING, Topic, in_frames};
+
+/// Frames of a live stream that go out together, for a piece each costs more than a few bytes.
+const MOST_TOGETHER: usize = 16 * 1024;
 
 /// Why a stream does not begin.
 pub(crate) enum NoStream {
@@ -68,6 +73,12 @@ struct Follower {
     looks: bool,
     /// There was no place to look for it.
     waits_to_look: bool,
+    /// An even stream looks beside its beats, from this position on.
+    looking: Option<Looking>,
+    /// It was told everything that there was, at some time. What is told since then is new, and
+    /// told once for each seat: nobody pays for it, handed over or looked for. Otherwise whoever
+    /// empties the readers' allowance would end all streams of a segment at one moment.
+    was_up_to_date: bool,
     beats: u32,
     beat: Interval,
     /// Where other nodes write, too: when a live stream looks for that.
@@ -91,7 +102,7 @@ impl Server {
         request: FollowJournalRequest,
         offered: Vec<IdentifiedToken>,
         place: Place<'_>,
-    ) -> Result<Body, NoStream> {
+    ) -> Result<(EndsBy, Body), NoStream> {
         let rows = Rows(self.keys.rows());
         let mut view = View::default();
         let expected = self.look(&mut view, |view, env| {
@@ -127,6 +138,7 @@ impl Server {
             })
             .await?;
         drop(place);
+        let (ends_by, over) = over(self.shutdown.clone(), settings.seconds);
         let frame_len = expected.frame_len;
         let mut follower = Follower {
             server: Arc::clone(self),
@@ -141,16 +153,18 @@ impl Server {
             waiting: VecDeque::new(),
             looks: false,
             waits_to_look: false,
+            looking: None,
+            was_up_to_date: false,
             beats: 0,
-            beat: interval(beat_ms, &self.streams.departures),
+            beat: self.streams.departures.interval(beat_ms),
             again: match self.settings.look_again_ms {
                 Some(ms) => {
                     let ms = u32::try_from(ms).unwrap_or(u32::MAX);
-                    Some(interval(ms, &self.streams.departures))
+                    Some(self.streams.departures.interval(ms))
                 }
                 None => None,
             },
-            over: Box::pin(over(self.shutdown.clone(), settings.seconds)),
+            over: Box::pin(over),
             is_over: false,
             handed,
             aboard,
@@ -177,27 +191,21 @@ impl Server {
             };
             piece.map(|piece| (Ok::<_, Infallible>(piece), (None, follower)))
         });
-        Ok(Body::from_stream(frames))
+        Ok((ends_by, Body::from_stream(frames)))
     }
 }
 
-async fn over(shutdown: Shutdown, seconds: u32) {
-    tokio::select! {
-        () = shutdown.requested() => {}
-        () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {}
-    }
-}
-
-/// Ticks that come together with those of other streams: all are departures, unless the time
-/// between two is no multiple of that between departures.
-fn interval(ms: u32, departures: &Departures) -> Interval {
-    let period = Duration::from_millis(ms.max(1).into());
-    // The first one not later than announced.
-    let first = departures.after(period.saturating_sub(Departures::PERIOD));
-    let mut interval = tokio::time::interval_at(first, period);
-    // Whoever takes frames late gets none that belong to a time that is over.
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
+/// The end of a stream that begins now.
+fn over(shutdown: Shutdown, seconds: u32) -> (EndsBy, impl Future<Output = ()>) {
+    let end = tokio::time::sleep(Duration::from_secs(seconds.into()));
+    let ends_by = EndsBy(end.deadline());
+    let over = async move {
+        tokio::select! {
+            () = shutdown.requested() => {}
+            () = end => {}
+        }
+    };
+    (ends_by, over)
 }
 
 /// What a look into the store makes ready.
@@ -241,17 +249,25 @@ impl Follower {
         }
     }
 
-    /// Live: everything that is ready, together; even: a frame.
+    /// Live: short ones together; even: a frame. Longer ones are those of all streams, and are not
+    /// copied for each.
     fn take_ready(&mut self) -> Bytes {
         let first = self.ready.pop_front().unwrap_or_default();
-        if self.request.pace == Pace::Even || self.ready.is_empty() {
-            return first;
+        let mut together = Vec::new();
+        while self.request.pace == Pace::Live
+            && let Some(next) = self.ready.front()
+            && first.len().max(together.len()) + next.len() <= MOST_TOGETHER
+        {
+            if together.is_empty() {
+                together.extend_from_slice(&first);
+            }
+            together.extend_from_slice(next);
+            self.ready.pop_front();
         }
-        let mut frames = first.to_vec();
-        for frame in self.ready.drain(..) {
-            frames.extend_from_slice(&frame);
+        match together.is_empty() {
+            true => first,
+            false => together.into(),
         }
-        frames.into()
     }
 
     /// Makes something ready, or waits.
@@ -320,49 +336,65 @@ impl Follower {
         }
     }
 
-    /// After the beat: makes one frame ready.
+    /// After the beat: makes one frame ready. The store is looked into beside the beats: whatever it
+    /// takes, no frame waits for it.
     async fn even(&mut self) {
-        if self.is_over {
-            // The last frames come like all others.
-            let server = Arc::clone(&self.server);
+        self.begin_to_look();
+        let is_over = loop {
             tokio::select! {
-                () = server.shutdown.requested() => {}
-                _ = self.beat.tick() => {}
+                biased;
+                () = &mut self.over => break true,
+                looked = Looking::found(&mut self.looking) => self.found(looked),
+                _ = self.beat.tick() => break false,
             }
-            return;
-        }
-        let is_over = tokio::select! {
-            biased;
-            () = &mut self.over => true,
-            _ = self.beat.tick() => false,
         };
-        if is_over {
-            // What is left of a long entry would come after the announced time: it is read.
-            let kind = match self.ready.is_empty() {
-                true => FrameKind::Over,
-                false => FrameKind::Behind,
-            };
-            self.ready.clear();
-            return self.end(kind);
+        if self.is_over && (!is_over || self.ready.len() == 1) {
+            // The last frames come like all others.
+            return;
         }
         self.collect();
-        if self.is_over || !self.ready.is_empty() {
-            return;
-        }
-        if let Some(stretch) = self.gathered() {
-            return self.tell(stretch);
+        if is_over {
+            // What is left would come after the announced time: it is read.
+            let is_all = self.ready.is_empty()
+                && self.waiting.is_empty()
+                && !self.looks
+                && self.looking.is_none();
+            self.ready.clear();
+            return self.end(match is_all {
+                true => FrameKind::Over,
+                false => FrameKind::Behind,
+            });
         }
         self.beats += 1;
+        if self.ready.is_empty() {
+            let stretch = self.gathered().unwrap_or_else(|| self.end.clone());
+            self.tell(stretch);
+        }
+    }
+
+    /// Even: looks for what was not handed over, if that is due and nothing else is to be told.
+    fn begin_to_look(&mut self) {
         let settings = &self.server.settings;
         let look_ms = u64::from(settings.streams.live_beat_ms);
         let look_ms = settings.look_again_ms.unwrap_or(look_ms);
         let beats_ms = u64::from(self.beats) * u64::from(settings.streams.even_beat_ms);
-        if self.looks || beats_ms >= look_ms {
-            self.beats = 0;
-            self.look(Tell::All).await;
-        } else {
-            self.tell(self.end.clone());
+        let is_due = self.looks || beats_ms >= look_ms;
+        let tells = self.is_over || !self.ready.is_empty() || !self.waiting.is_empty();
+        if is_due && !tells && self.looking.is_none() {
+            (self.looks, self.beats) = (false, 0);
+            let server = Arc::clone(&self.server);
+            self.looking = Some(Looking::begin(server, self.request.segment, self.next));
         }
+    }
+
+    /// Even: takes what was found.
+    fn found(&mut self, looked: Looked) {
+        let from = self.looking.take().map(|looking| looking.from);
+        if from == Some(self.next) && self.ready.is_empty() && self.waiting.is_empty() {
+            return self.looked(looked, Tell::News);
+        }
+        // Something was handed over meanwhile, and is told first.
+        self.looks = true;
     }
 
     /// Even: takes what was handed over.
@@ -379,11 +411,12 @@ impl Follower {
                 {
                     self.waiting.push_back(append);
                 }
-                Ok(Handed::Append(_) | Handed::Look) => self.looks = true,
-                Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
-                    return self.end(FrameKind::Behind);
+                // What was too much to be handed over is in the store, and no reason to end: that
+                // would be the end of all streams of the segment.
+                Ok(Handed::Append(_) | Handed::Look) | Err(TryRecvError::Lagged(_)) => {
+                    self.looks = true;
                 }
-                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
             }
         }
     }
@@ -410,35 +443,35 @@ impl Follower {
         Some(stretch)
     }
 
-    /// Makes ready what the store has beyond what was told.
+    /// Live: makes ready what the store has beyond what was told.
     async fn look(&mut self, tell: Tell) {
-        let server = Arc::clone(&self.server);
-        let Some(_place) = server.load.look() else {
-            // All followers of a segment look for an entry that is not handed over.
-            (self.looks, self.waits_to_look) = (true, true);
-            if tell == Tell::All {
-                self.tell(self.end.clone());
+        (self.looks, self.waits_to_look) = (false, false);
+        let looking = look(Arc::clone(&self.server), self.request.segment, self.next);
+        let looked = looking.await;
+        self.looked(looked, tell);
+    }
+
+    fn looked(&mut self, looked: Looked, tell: Tell) {
+        let stretch = match looked {
+            Looked::Found(stretch) => stretch,
+            // Whoever reads on finds out why there is nothing.
+            Looked::Gone => return self.end(FrameKind::Over),
+            Looked::Nothing => {
+                // All followers of a segment look for an entry that is not handed over.
+                (self.looks, self.waits_to_look) = (true, true);
+                if tell == Tell::All {
+                    self.tell(self.end.clone());
+                }
+                return;
             }
-            return;
-        };
-        self.waits_to_look = false;
-        self.looks = false;
-        self.waiting.clear();
-        let (segment, next) = (self.request.segment, self.next);
-        let mut view = View::default();
-        let found = server.look(&mut view, |view, env| {
-            read::stretch(&segment, next, view, env)
-        });
-        // Whoever reads on finds out why there is nothing.
-        let Ok(stretch) = found.await else {
-            return self.end(FrameKind::Over);
         };
         let is_news = !stretch.entries.is_empty() || stretch.closed == 1;
         if tell == Tell::News && !is_news {
-            return;
+            return self.told(&stretch);
         }
-        if !stretch.entries.is_empty() {
-            let bucket = Rows(server.keys.rows()).segment_bucket(&segment);
+        if !stretch.entries.is_empty() && !self.was_up_to_date {
+            let server = &self.server;
+            let bucket = Rows(server.keys.rows()).segment_bucket(&self.request.segment);
             let charge = Charge {
                 level: Level::Segment,
                 bucket,
@@ -477,6 +510,7 @@ impl Follower {
             ..*stretch
         };
         let is_all = self.next >= stretch.head.next;
+        self.was_up_to_date |= is_all;
         self.looks |= !is_all && !stretch.entries.is_empty();
         if is_all && stretch.closed == 1 {
             self.end(FrameKind::Over);
@@ -494,13 +528,4 @@ impl Follower {
         self.ready.push_back(frame.into());
         self.is_over = true;
     }
-}
-
-/// A random time before an entry goes out. Without randomness, the longest.
-fn delay() -> Duration {
-    let most = u64::from(LONGEST_DELAY_MS);
-    let random = crypto::random::<2>().map_or(u64::from(u16::MAX), |random| {
-        u16::from_be_bytes(random).into()
-    });
-    Duration::from_micros(most * 1_000 * random / (u64::from(u16::MAX) + 1))
 }

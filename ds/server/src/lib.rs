@@ -20,6 +20,7 @@ mod issuer_directory;
 mod journal;
 pub mod limits;
 mod load;
+mod looks;
 mod news;
 mod problem;
 mod push;

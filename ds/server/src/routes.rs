@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use ds_domain::engine::{Found, Read};
 use ds_domain::execution::{Execution, Failure};
 use ds_domain::operation::{Operation, UnsignedRead};
@@ -281,10 +281,11 @@ async fn follow_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> R
         Ok(server.follow(request, offered, place).await?)
     };
     match begun.await {
-        Ok(frames) => {
+        Ok((ends_by, frames)) => {
             count(Number::FollowJournal, "ok");
             let media_type = HeaderValue::from_static(RESPONSE_MEDIA_TYPE);
-            ([(header::CONTENT_TYPE, media_type)], frames).into_response()
+            let headers = [(header::CONTENT_TYPE, media_type)];
+            (Extension(ends_by), headers, frames).into_response()
         }
         Err(unanswered) => answer(server, Number::FollowJournal, Err(unanswered)),
     }

@@ -94,13 +94,30 @@ pub(crate) struct Append {
     pub(crate) stretch: FollowedStretch,
     frame_len: usize,
     frames: OnceLock<Bytes>,
-    _held: Held,
+    held: Arc<Held>,
+}
+
+/// Frames of an append: bytes that wait, whoever has them.
+struct Frames {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Frames {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Append {
     /// In frames of this length.
     pub(crate) fn frames(&self, frame_len: usize) -> Bytes {
-        let frames = || in_frames(&self.stretch, frame_len);
+        let frames = || {
+            Bytes::from_owner(Frames {
+                bytes: in_frames(&self.stretch, frame_len),
+                _held: Arc::clone(&self.held),
+            })
+        };
         if frame_len == self.frame_len {
             self.frames.get_or_init(frames).clone()
         } else {
@@ -208,11 +225,11 @@ impl Streams {
         let bytes = 2 * entries + 2 * stretch.frame_len;
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
         let before_of_segment = topic.held.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held {
+        let held = Arc::new(Held {
             bytes,
             of: Arc::clone(&self.held),
             of_segment: Arc::clone(&topic.held),
-        };
+        });
         show(before + bytes);
         let has_room =
             before + bytes <= MOST_BYTES && before_of_segment + bytes <= MOST_BYTES_OF_SEGMENT;
@@ -227,7 +244,7 @@ impl Streams {
                 },
                 frame_len: stretch.frame_len,
                 frames: OnceLock::new(),
-                _held: held,
+                held,
             })
         })
     }
@@ -300,6 +317,29 @@ mod tests {
             Err(broadcast::error::TryRecvError::Lagged(_))
         ));
         drop(followed);
+        assert_eq!(streams.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn frames_count_for_as_long_as_somebody_has_them() {
+        let streams = Streams::default();
+        let (_topic, mut handed) = streams.subscribe(row(0));
+        streams.publish(&row(0), Some(stretch(0, 60_000)), signed);
+        let Ok(Handed::Append(append)) = handed.try_recv() else {
+            panic!("not handed over")
+        };
+        // Of the stream's own length, and of another one.
+        for frame_len in [2_048, 4_096] {
+            let mut frames = append.frames(frame_len);
+            let rest = frames.split_off(16 * 1024);
+            drop(frames);
+            assert!(streams.held.load(Ordering::Relaxed) > 0);
+            drop(rest);
+        }
+        let frames = append.frames(4_096);
+        drop((append, handed, _topic));
+        assert!(streams.held.load(Ordering::Relaxed) > 0);
+        drop(frames);
         assert_eq!(streams.held.load(Ordering::Relaxed), 0);
     }
 
