@@ -64,6 +64,16 @@ impl Process {
         Self(command.arg("--config").arg(path).spawn().unwrap())
     }
 
+    /// With its first keys.
+    fn gateway(directory: &Path, config: &str) -> Self {
+        let path = directory.join("init.toml");
+        fs::write(&path, config).unwrap();
+        let mut init = Command::new(program("ohttp-gateway"));
+        init.arg("init").arg("--config").arg(&path);
+        assert!(init.stdout(Stdio::null()).status().unwrap().success());
+        Self::service("ohttp-gateway", directory, config)
+    }
+
     /// This program once more, as something that copies bytes between `listen` and `to`.
     fn copier(listen: SocketAddr, to: SocketAddr) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -201,8 +211,7 @@ async fn measure() {
     let path = directory.path().display();
     let target = target().await;
     let [gateway_at, relay_at, copier_at] = [(); 3].map(|()| free_address());
-    let gateway = Process::service(
-        "ohttp-gateway",
+    let gateway = Process::gateway(
         directory.path(),
         &format!(
             "listen = '{gateway_at}'\ngateway_secret_file = '{path}/secret'\n\

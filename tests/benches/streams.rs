@@ -255,8 +255,6 @@ const MUCH: &str = "
 [limits]
 max_connections = 20000
 ";
-/// A connection from process to process has room for 1,024 streams.
-const CONNECTIONS: &str = "http2_connections = 16";
 
 impl Servers {
     async fn start(leaves: usize) -> Self {
@@ -267,6 +265,8 @@ impl Servers {
         let path = directory.path().display();
         let [ds, gateway, relay] = [(); 3].map(|()| free_address());
         // They share two cores.
+        // Twice as many streams as leaves, at 1,024 a connection.
+        let connections = (leaves / 500).max(4);
         let admin = || {
             let address = free_address();
             format!("[service]\nadmin_listen = '{address}'\nworker_threads = 1\n")
@@ -283,8 +283,8 @@ impl Servers {
         let gateway_process = Process::gateway(
             directory.path(),
             &format!(
-                "{CONNECTIONS}\nlisten = '{gateway}'\ngateway_secret_file = '{path}/secret'\n\
-                 connections_of_address = 0\nnew_connections_of_address_per_second = 0\n\
+                "listen = '{gateway}'\ngateway_secret_file = '{path}/secret'\n\
+                 http2_connections = {connections}\nconnections_of_address = 0\nnew_connections_of_address_per_second = 0\n\
                  keys = {{ directory = '{path}/keys' }}\n\
                  [[targets]]\nscheme = 'http'\nauthority = '{ds}'\nmethods = ['POST']\n\
                  path_prefix = '/v1/'\nforward_to = 'http://{ds}'\n{MUCH}{}",
@@ -297,7 +297,8 @@ impl Servers {
             directory.path(),
             "relay",
             &format!(
-                "{CONNECTIONS}\nlisten = '{relay}'\ngateway = 'http://{gateway}/'\nmax_requests = 20000\n\
+                "listen = '{relay}'\ngateway = 'http://{gateway}/'\nmax_requests = 20000\n\
+                 http2_connections = {connections}\n\
                  [address_limits]\nrequests_per_second = 0\nconnections_per_second = 0\n\
                  max_connections = 0\nmax_requests = 0\n{MUCH}{}",
                 admin()
