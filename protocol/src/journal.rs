@@ -128,7 +128,8 @@ pub struct ReadJournalResponse {
     /// entries have expired altogether.
     pub first: Position,
     /// Dense from `first` on. Fewer than there are when they exceed the size; at least one where
-    /// there is one.
+    /// there is one. Of the last entries ([`Position::LAST`]) none, and `first` is the end, where
+    /// the last one alone exceeds the size: who does not know it asks for it from a position.
     pub entries: Vec<Entry>,
     /// Zeros, up to the size that was asked for.
     pub padding: VLBytes,

@@ -25,9 +25,10 @@ const MAX_ENTRIES: usize = 1_024;
 /// a reader of yesterday few rows that are not shown.
 const DAYS_AT_ONCE: usize = 8;
 
-/// Of the last entries, so many are looked at, and so many bytes.
-const LAST_ENTRIES: u64 = 16;
-const LAST_BYTES: usize = 64 * 1024;
+/// Of the last entries, so many are looked at, in so many bytes of each class: what one read pays
+/// for. Where longer ones stand before the end, fewer.
+const LAST_ENTRIES: [u64; 3] = [12, 4, 1];
+const LAST_BYTES: usize = 16 * 1024;
 
 /// [`Operation::ReadJournal`], without the wait.
 #[derive(Debug)]
@@ -54,10 +55,6 @@ impl UnsignedRead for ReadJournal {
             StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
         let head = &stored.head;
         let bucket = bucket(head, request.from, request.size).saturating_sub(ANSWER_HEAD);
-        let (first, entries) = match request.from {
-            Position::LAST => last_entries(&stored, bucket, view)?,
-            from => entries(&stored, from, bucket, view)?,
-        };
         let mut response = ReadJournalResponse {
             head: env.keys.journal_signing().sign(
                 &head.segment,
@@ -69,9 +66,14 @@ impl UnsignedRead for ReadJournal {
             )?,
             step: head.step,
             closed: u8::from(head.closed),
-            first,
-            entries,
+            first: head.next,
+            entries: Vec::new(),
             padding: opaque(Vec::new()),
+        };
+        let room = room_in(&response, bucket);
+        (response.first, response.entries) = match request.from {
+            Position::LAST => last_entries(&stored, room, view)?,
+            from => entries(&stored, from, room, view)?,
         };
         pad(&mut response, bucket);
         Ok(response)
@@ -188,13 +190,23 @@ pub fn is_news(head: &Head, known: Position) -> bool {
     head.closed || head.next > known
 }
 
+/// The length of a vector takes four bytes at most: so many more than that of an empty one.
+const LONGER_LENGTH: usize = 3;
+
+/// What is left for entries in a bucket beside everything else that an answer says.
+fn room_in(response: &ReadJournalResponse, bucket: usize) -> usize {
+    use tls_codec::Size as _;
+    let beside = response.tls_serialized_len();
+    // The lengths of entries and padding.
+    bucket.saturating_sub(beside.saturating_add(2 * LONGER_LENGTH))
+}
+
 /// Up to the bucket, or the next one for an entry that is larger alone.
 fn pad(response: &mut ReadJournalResponse, bucket: usize) {
     use tls_codec::Size as _;
     // With the one byte that says that there is no padding.
     let len = response.tls_serialized_len();
-    // The length of the padding takes four bytes at most: three more than now.
-    let size = len.saturating_add(3).div_ceil(bucket.max(1)) * bucket.max(1);
+    let size = len.saturating_add(LONGER_LENGTH).div_ceil(bucket.max(1)) * bucket.max(1);
     let room = size.saturating_sub(len).saturating_add(1);
     response.padding = opaque(vec![0; zeros_in(room)]);
 }
@@ -219,40 +231,41 @@ const fn length_of_length(len: usize) -> usize {
     }
 }
 
-/// The last ones that fit into the bucket together, at least one.
+/// The last ones that have room together. None where the last one alone has not: as long as nothing
+/// comes after it, each answer would be longer than others, whoever knows it.
 fn last_entries(
     stored: &StoredHead,
-    bucket: usize,
+    room: usize,
     view: &View,
 ) -> Result<(Position, Vec<Entry>), Stop> {
     let next = stored.head.next;
-    let begin = Position(next.0.saturating_sub(LAST_ENTRIES));
-    let (first, mut some) = entries(stored, begin, LAST_BYTES, view)?;
-    let reached =
-        u64::try_from(some.len()).map_or(next, |count| Position(first.0.saturating_add(count)));
-    if reached < next {
-        // Long ones are before it.
-        return entries(stored, Position(next.0.saturating_sub(1)), bucket, view);
-    }
-    let (mut fitting, mut bytes) = (0usize, 0usize);
-    for entry in some.iter().rev() {
-        bytes = bytes.saturating_add(len_of(entry));
-        if fitting > 0 && bytes > bucket {
-            break;
+    for count in LAST_ENTRIES {
+        let begin = Position(next.0.saturating_sub(count));
+        let (first, mut some) = entries(stored, begin, LAST_BYTES, view)?;
+        let found = u64::try_from(some.len()).unwrap_or(0);
+        if first.0.saturating_add(found) < next.0 {
+            continue;
         }
-        fitting += 1;
+        let (mut fitting, mut bytes) = (0u64, 0usize);
+        for entry in some.iter().rev() {
+            bytes = bytes.saturating_add(len_of(entry));
+            if bytes > room {
+                break;
+            }
+            fitting += 1;
+        }
+        let left_out = found.saturating_sub(fitting);
+        some.drain(..usize::try_from(left_out).unwrap_or(some.len()));
+        return Ok((Position(first.0.saturating_add(left_out)), some));
     }
-    let left_out = some.len().saturating_sub(fitting);
-    some.drain(..left_out);
-    let skipped = u64::try_from(left_out).unwrap_or(0);
-    Ok((Position(first.0.saturating_add(skipped)), some))
+    Ok((next, Vec::new()))
 }
 
-/// Dense from `from` on, until they fill the bucket.
+/// Dense from `from` on, until there is no room; at least one.
 fn entries(
     stored: &StoredHead,
     from: Position,
-    bucket: usize,
+    room: usize,
     view: &View,
 ) -> Result<(Position, Vec<Entry>), Stop> {
     let (row, head) = (stored.row, &stored.head);
@@ -272,7 +285,7 @@ fn entries(
             head,
             day: *day,
             from: start.max(*begins),
-            bucket,
+            room,
         })
         .collect();
     for days in days.chunks(DAYS_AT_ONCE) {
@@ -288,13 +301,13 @@ fn entries(
                     (first, next) = (position, position);
                 }
                 let len = len_of(&entry);
-                if !entries.is_empty() && bytes.saturating_add(len) > bucket {
+                if !entries.is_empty() && bytes.saturating_add(len) > room {
                     return Ok((first, entries));
                 }
                 bytes = bytes.saturating_add(len);
                 entries.push(entry);
                 next = next.next();
-                if next >= head.next || bytes >= bucket || entries.len() >= MAX_ENTRIES {
+                if next >= head.next || bytes >= room || entries.len() >= MAX_ENTRIES {
                     return Ok((first, entries));
                 }
             }
@@ -339,7 +352,7 @@ struct DayOfSegment<'h> {
     head: &'h Head,
     day: Day,
     from: Position,
-    bucket: usize,
+    room: usize,
 }
 
 impl DayOfSegment<'_> {
@@ -349,7 +362,7 @@ impl DayOfSegment<'_> {
             _ => self.head.kept.handshake(self.day),
         };
         let mut range = self.row.entries(table, kept_until, self.from, MAX_ENTRIES);
-        range.max_bytes = self.bucket;
+        range.max_bytes = self.room;
         range
     }
 
@@ -375,7 +388,7 @@ impl DayOfSegment<'_> {
                     Some(sealed) => Entry::Message(opaque(sealed)),
                     // Not read this time: the range of messages was full before it.
                     None if last_message.is_some_and(|last| last < position)
-                        && messages_are_full(messages, self.bucket) =>
+                        && messages_are_full(messages, self.room) =>
                     {
                         break;
                     }

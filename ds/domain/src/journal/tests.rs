@@ -227,17 +227,67 @@ fn answers_with_the_end_of_a_segment_have_one_size_whatever_they_hold() {
     assert_eq!(sizes, [8192 - ANSWER_HEAD]);
 }
 
-fn read_last(service: &mut Service) -> ReadJournalResponse {
+fn read_ordinary(service: &mut Service, from: Position) -> ReadJournalResponse {
     let (mut env, engine) = service.env();
     let request = ReadJournalRequest {
         version: WIRE_VERSION,
         segment: segment(),
-        from: Position::LAST,
+        from,
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Ordinary,
     };
     read::<ReadJournal>(&request, engine, &mut env).unwrap()
+}
+
+fn read_last(service: &mut Service) -> ReadJournalResponse {
+    read_ordinary(service, Position::LAST)
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = (0u8..4, 1usize..5_000).prop_map(|(kind, len)| match kind {
+        0 => Event::Proposal(opaque(vec![1; len])),
+        1 => Event::Commit(CommitEvent {
+            commit: opaque(vec![0; len]),
+            link_keys: Vec::new(),
+            former_wrapper_key: None,
+        }),
+        _ => message(2, len),
+    });
+    proptest::collection::vec(event, 0..16)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn an_answer_of_ordinary_size_has_it_whatever_entries_there_are(
+        old in events(),
+        new in events(),
+    ) {
+        let mut service = Service::new(6);
+        begin(&mut service, 7);
+        append(&mut service, old);
+        service.now_ms += 8 * DAY_MS;
+        let today = Day::of(service.now_ms).0;
+        service.engine.drop_days(Table::Messages, today);
+        let ordinary = ORDINARY_ANSWER - ANSWER_HEAD;
+        for event in new {
+            append(&mut service, [event]);
+            let last = read_last(&mut service);
+            prop_assert_eq!(last.tls_serialized_len(), ordinary);
+            let next = last.head.next.0;
+            let shown = u64::try_from(last.entries.len()).unwrap();
+            prop_assert_eq!(last.first.0 + shown, next);
+            let alone = read_ordinary(&mut service, Position(next - 1));
+            prop_assert_eq!(shown > 0, alone.tls_serialized_len() == ordinary);
+            for from in 0..next {
+                let answer = read_ordinary(&mut service, Position(from));
+                let is_ordinary = answer.tls_serialized_len() == ordinary;
+                prop_assert!(is_ordinary || answer.entries.len() == 1);
+            }
+        }
+    }
 }
 
 #[test]
@@ -263,12 +313,14 @@ fn who_asks_for_the_last_entries_gets_those_that_fit_in_one_size_whatever_the_gr
         assert!(shown == count || shown >= 5, "{shown} of {count}");
         append(&mut service, [message(1, 300)]);
     }
-    assert!(whole < 16);
-    // One that is longer alone, and short ones after it.
+    assert!(whole < 13);
+    // One that is longer alone is asked for by its place, and short ones after it are shown.
     append(&mut service, [message(2, 100_000)]);
     let answer = read_last(&mut service);
+    assert_eq!((answer.first, answer.entries.len()), (Position(41), 0));
+    assert_eq!(answer.tls_serialized_len(), ordinary);
+    let answer = read_ordinary(&mut service, Position(40));
     assert_eq!((answer.first, answer.entries.len()), (Position(40), 1));
-    assert!(answer.tls_serialized_len().is_multiple_of(ordinary));
     append(&mut service, [message(3, 10)]);
     let answer = read_last(&mut service);
     assert_eq!((answer.first, answer.entries.len()), (Position(41), 1));
