@@ -88,6 +88,12 @@ numbers! {
     TickNumber(u64);
 }
 
+impl SegmentId {
+    /// No segment has this id, since ids are derived. A client with nothing to read in its slot asks
+    /// for it, and is answered as whoever reads a journal.
+    pub const NOBODY: Self = Self([0; 32]);
+}
+
 impl Position {
     /// Reads begin at multiples of this: an exact position would tell readers apart.
     pub const READ_GRANULE: u64 = 32;

@@ -81,7 +81,8 @@ pub struct CommitEvent {
 pub struct ReadJournalRequest {
     /// [`crate::WIRE_VERSION`].
     pub version: u16,
-    /// The segment to read.
+    /// The segment to read; or [`SegmentId::NOBODY`], with [`Position::LAST`] and
+    /// [`AnswerSize::Slot`] only, for an answer that says nothing.
     pub segment: SegmentId,
     /// [`Position::LAST`] for the last entries that fit; or a multiple of
     /// [`Position::READ_GRANULE`] where a reader begins, never its exact position, which would tell
@@ -99,18 +100,25 @@ pub struct ReadJournalRequest {
     pub size: AnswerSize,
 }
 
-/// What an answer with a stretch is padded to. An entry that is longer alone takes the next
-/// multiple.
+/// What an answer with a stretch is padded to, and when it leaves. An entry that is longer alone
+/// takes the next multiple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum AnswerSize {
     /// The size that most answers of the service have, whatever the segment
-    /// ([`crate::padding::ORDINARY_ANSWER`] on the network).
+    /// ([`crate::padding::ORDINARY_ANSWER`] on the network), as soon as it is there.
     Ordinary = 1,
     /// A size of the segment's, which its commits choose: whoever reads much reads it in fewer
     /// answers.
     Segment = 2,
+    /// Of a read in a slot, which does not wait: the ordinary size. The answer leaves
+    /// [`SLOT_ANSWER_MS`] after the request came, or a multiple of that, and so does a refusal. So
+    /// its time does not say whether there was a journal to be read ([`SegmentId::NOBODY`]).
+    Slot = 3,
 }
+
+/// See [`AnswerSize::Slot`], milliseconds.
+pub const SLOT_ANSWER_MS: u32 = 20;
 
 /// Longest wait of a long poll, milliseconds.
 pub const MAX_WAIT_MS: u32 = 30_000;

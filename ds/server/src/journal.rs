@@ -1,4 +1,5 @@
-//! `ReadJournal` with its wait. A read that waits holds a place for waiting only, and no token.
+//! `ReadJournal` with its wait. A read that waits holds a place for waiting only, and no token. A
+//! read in a slot waits for nothing; when its answer leaves does not depend on what was done for it.
 
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use ds_domain::journal::read::{self, ReadJournal};
 use ds_domain::operation::UnsignedRead as _;
 use ds_domain::tokens::IdentifiedToken;
 use ds_domain::view::View;
-use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
+use protocol::ids::SegmentId;
+use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse, SLOT_ANSWER_MS};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
+use tokio::time::{Instant, sleep_until};
 
 use crate::load::Place;
 use crate::problem::is_behind;
@@ -18,6 +21,26 @@ use crate::server::Server;
 /// Whether there is nothing to wait for.
 fn is_whole(request: &ReadJournalRequest, answer: &ReadJournalResponse) -> bool {
     answer.closed == 1 || answer.head.next > request.known || request.wait_ms == 0
+}
+
+/// When a request came that may be read in a slot.
+pub(crate) struct Came(Instant);
+
+impl Came {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the time that work takes, by no clock that anybody sets"
+    )]
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Waits until an answer leaves. Whoever waits holds no place.
+    pub(crate) async fn leaves(self) {
+        let step = Duration::from_millis(SLOT_ANSWER_MS.into());
+        let steps = self.0.elapsed().as_millis() / step.as_millis() + 1;
+        sleep_until(self.0 + step * u32::try_from(steps).unwrap_or(u32::MAX)).await;
+    }
 }
 
 impl Server {
@@ -32,8 +55,14 @@ impl Server {
         if request.wait_ms > MAX_WAIT_MS {
             return Err(Failure::Refused(ProblemType::LimitExceeded.into()));
         }
-        let rows = ds_domain::rows::Rows(self.keys.rows());
         let mut view = View::default();
+        if request.segment == SegmentId::NOBODY {
+            // It is nobody's, and free: a token that is offered stays.
+            return self
+                .look(&mut view, |view, env| ReadJournal::read(request, view, env))
+                .await;
+        }
+        let rows = ds_domain::rows::Rows(self.keys.rows());
         let expected = self.look(&mut view, |view, env| {
             read::expected(&request.segment, (request.from, request.size), view, env)
         });

@@ -18,6 +18,7 @@ use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
 use http::{HeaderMap, HeaderValue, header};
 use protocol::feed::FEED_PATH;
+use protocol::journal::{AnswerSize, ReadJournalRequest};
 use protocol::operation::DIRECTORY_PATH;
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
@@ -28,6 +29,7 @@ use service::http::RequestBody;
 use crate::directory::directory;
 use crate::feed;
 use crate::follow::NoStream;
+use crate::journal::Came;
 use crate::load::{BUSY_MS, Busy, Place};
 use crate::problem;
 use crate::server::Server;
@@ -257,15 +259,26 @@ async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &
 }
 
 async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
+    let came = Came::now();
     let read = async {
         let place = server
             .load
             .admit(Number::ReadJournal, server.clock.now_unix_ms())?;
         check_media_type(headers)?;
-        let offered = server.offered(headers, 1)?;
-        let request = Wire::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
-        let read = server.read_journal(&request, offered, place);
-        Ok(read.await?.encode())
+        let request: ReadJournalRequest =
+            Wire::decode(body).map_err(|_| refused(ProblemType::Malformed))?;
+        let read = async {
+            let offered = server.offered(headers, 1)?;
+            Ok(server
+                .read_journal(&request, offered, place)
+                .await?
+                .encode())
+        };
+        let read = read.await;
+        if request.size == AnswerSize::Slot {
+            came.leaves().await;
+        }
+        read
     };
     answer(server, Number::ReadJournal, read.await)
 }

@@ -234,7 +234,7 @@ wire_types! {
         JoinPermit { Client, Rejoin, JoinCode(WireSecret) }
         Class { Handshake, Message }
         Pace { Live, Even }
-        AnswerSize { Ordinary, Segment }
+        AnswerSize { Ordinary, Segment, Slot }
         Event { Message(VLBytes), Proposal(VLBytes), Commit(CommitEvent) }
         Entry { Handshake(VLBytes), Message(VLBytes), Expired(Digest) }
         RemovalReason { Inactive(Week), NeverCame, OwnWish }

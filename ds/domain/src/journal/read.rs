@@ -2,8 +2,10 @@
 
 use crypto::journal::End;
 use protocol::follow::{FollowJournalRequest, FollowedStretch};
-use protocol::ids::{Day, Digest, Position, SegmentId};
-use protocol::journal::{AnswerSize, Class, Entry, ReadJournalRequest, ReadJournalResponse};
+use protocol::ids::{ChainHead, Day, Digest, Position, SegmentId, Step};
+use protocol::journal::{
+    AnswerSize, Class, Entry, ReadJournalRequest, ReadJournalResponse, SignedHead,
+};
 use protocol::operation::Operation;
 use protocol::padding::{ANSWER_HEAD, ORDINARY_ANSWER};
 use protocol::problem::ProblemType;
@@ -51,6 +53,12 @@ impl UnsignedRead for ReadJournal {
         if request.version != WIRE_VERSION {
             return Err(ProblemType::UnsupportedVersion.into());
         }
+        if request.size == AnswerSize::Slot && request.wait_ms > 0 {
+            return Err(ProblemType::Malformed.into());
+        }
+        if request.segment == SegmentId::NOBODY {
+            return nobodys(request, env.generation);
+        }
         let stored =
             StoredHead::read(view, &request.segment, env)?.ok_or(ProblemType::UnknownSegment)?;
         let head = &stored.head;
@@ -78,6 +86,29 @@ impl UnsignedRead for ReadJournal {
         pad(&mut response, bucket);
         Ok(response)
     }
+}
+
+/// What nobody's journal has: nothing, in as many bytes as any that is read in a slot.
+fn nobodys(request: &ReadJournalRequest, generation: u64) -> Result<ReadJournalResponse, Stop> {
+    let is_slot = request.size == AnswerSize::Slot;
+    if !is_slot || request.from != Position::LAST || request.known != Position(0) {
+        return Err(ProblemType::Malformed.into());
+    }
+    let mut response = ReadJournalResponse {
+        head: SignedHead {
+            generation,
+            next: Position(0),
+            chain: ChainHead([0; 32]),
+            signature: [0; 64],
+        },
+        step: Step(0),
+        closed: 0,
+        first: Position(0),
+        entries: Vec::new(),
+        padding: opaque(Vec::new()),
+    };
+    pad(&mut response, ORDINARY_ANSWER.saturating_sub(ANSWER_HEAD));
+    Ok(response)
 }
 
 /// [`Operation::FollowJournal`]: what is told first. Whatever comes later is told in the same way,
@@ -142,7 +173,7 @@ pub fn stretch(
 
 /// How long an answer from this position on is, on the network.
 fn bucket(head: &Head, from: Position, size: AnswerSize) -> usize {
-    if size == AnswerSize::Ordinary {
+    if size != AnswerSize::Segment {
         return ORDINARY_ANSWER;
     }
     let is_tail = from.0.saturating_add(2 * Position::READ_GRANULE) > head.next.0;

@@ -9,6 +9,7 @@ use protocol::journal::{
     AnswerSize, Class, CommitEvent, Entry, Event, ReadJournalRequest, ReadJournalResponse,
 };
 use protocol::padding::{ANSWER_HEAD, ORDINARY_ANSWER};
+use protocol::problem::ProblemType;
 use tls_codec::Size as _;
 
 use super::head::StoredHead;
@@ -254,7 +255,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         }),
         _ => message(2, len),
     });
-    proptest::collection::vec(event, 0..16)
+    proptest::collection::vec(event, 1..16)
 }
 
 proptest! {
@@ -325,6 +326,51 @@ fn who_asks_for_the_last_entries_gets_those_that_fit_in_one_size_whatever_the_gr
     let answer = read_last(&mut service);
     assert_eq!((answer.first, answer.entries.len()), (Position(41), 1));
     assert_eq!(answer.tls_serialized_len(), ordinary);
+}
+
+#[test]
+fn nobodys_journal_is_answered_as_any_that_is_read_in_a_slot_and_asked_for_in_no_other_way() {
+    let mut service = Service::new(7);
+    begin(&mut service, 30);
+    append(&mut service, [message(1, 300), commit()]);
+    let slot = |segment| ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment,
+        from: Position::LAST,
+        known: Position(0),
+        wait_ms: 0,
+        size: AnswerSize::Slot,
+    };
+    let (mut env, engine) = service.env();
+    let some = read::<ReadJournal>(&slot(segment()), engine, &mut env).unwrap();
+    assert_eq!(some.entries.len(), 2);
+    let nobodys = slot(SegmentId::NOBODY);
+    // No row is looked for.
+    let none = ReadJournal::read(&nobodys, &View::default(), &mut env).unwrap();
+    assert_eq!(none.tls_serialized_len(), some.tls_serialized_len());
+    assert_eq!((none.head.next, none.entries.len()), (Position(0), 0));
+    let mut others = vec![slot(segment()), nobodys.clone(), nobodys.clone()];
+    others[0].wait_ms = 1;
+    others[1].from = Position(0);
+    others[2].known = Position(1);
+    for size in [AnswerSize::Ordinary, AnswerSize::Segment] {
+        others.push(ReadJournalRequest {
+            size,
+            ..nobodys.clone()
+        });
+    }
+    others.push(ReadJournalRequest {
+        wait_ms: 1,
+        ..nobodys
+    });
+    for other in others {
+        let answer = read::<ReadJournal>(&other, engine, &mut env);
+        let is_malformed = |stop: &Stop| match stop {
+            Stop::Refused(refusal) => refusal.problem() == ProblemType::Malformed,
+            _ => false,
+        };
+        assert!(answer.is_err_and(|stop| is_malformed(&stop)), "{other:?}");
+    }
 }
 
 /// What a gateway passes.

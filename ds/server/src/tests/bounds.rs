@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ds_domain::engine::Found;
+use ds_domain::engine::{ApplyError, EngineError, Found};
 use ds_domain::journal::head::LEAST_WAITING;
 use protocol::ids::{Day, WelcomeId};
 use protocol::welcome::FetchWelcomeRequest;
@@ -137,6 +137,133 @@ async fn whoever_looks_for_what_is_not_there_takes_nothing_from_readers() {
         StatusCode::TOO_MANY_REQUESTS
     );
     running.read(0, 0).await.unwrap();
+}
+
+/// A read in a slot.
+async fn slot(
+    running: &Running,
+    segment: SegmentId,
+    tokens: &[HeaderValue],
+) -> (StatusCode, usize) {
+    let request = ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment,
+        from: Position::LAST,
+        known: Position(0),
+        wait_ms: 0,
+        size: AnswerSize::Slot,
+    };
+    let read = running.post(Number::ReadJournal, request.encode(), tokens);
+    let (status, body) = read.await;
+    (status, body.len())
+}
+
+/// Takes its time, or has none.
+struct Slow {
+    memory: Memory,
+    takes: Duration,
+    is_broken: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Engine for Slow {
+    async fn read(&self, reads: Vec<Read>) -> Result<Vec<Found>, EngineError> {
+        tokio::time::sleep(self.takes).await;
+        match self.is_broken.load(Ordering::SeqCst) {
+            true => Err(EngineError("it is broken".into())),
+            false => self.memory.read(reads).await,
+        }
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<(), ApplyError> {
+        self.memory.apply(batch).await
+    }
+
+    async fn drop_days(&self, table: Table, before: u32) -> Result<(), EngineError> {
+        self.memory.drop_days(table, before).await
+    }
+
+    async fn drop_prefix(&self, table: Table, prefix: Vec<u8>) -> Result<(), EngineError> {
+        self.memory.drop_prefix(table, prefix).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobodys_journal_is_read_for_nothing_whatever_the_store_does() {
+    let engine = Arc::new(Slow {
+        memory: Memory::default(),
+        takes: Duration::ZERO,
+        is_broken: false.into(),
+    });
+    let running = running_with(Setup {
+        engine: Some(engine.clone()),
+        segment_reads: 2,
+        ..Setup::default()
+    });
+    running.begin_segment().await;
+    let (status, len) = slot(&running, segment(), &[]).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(slot(&running, segment(), &[]).await.0, StatusCode::OK);
+    let refused = StatusCode::TOO_MANY_REQUESTS;
+    assert_eq!(slot(&running, segment(), &[]).await.0, refused);
+    // Others use up what everybody has who asks for what is not there.
+    for other in 1..=3 {
+        slot(&running, SegmentId([other; 32]), &[]).await;
+    }
+    assert_eq!(slot(&running, SegmentId([4; 32]), &[]).await.0, refused);
+    let paid = [token()];
+    for _ in 0..5 {
+        let nobodys = slot(&running, SegmentId::NOBODY, &paid).await;
+        assert_eq!(nobodys, (StatusCode::OK, len));
+    }
+    // The token was not spent.
+    assert_eq!(slot(&running, segment(), &paid).await.0, StatusCode::OK);
+    engine.is_broken.store(true, Ordering::SeqCst);
+    assert_ne!(slot(&running, segment(), &[]).await.0, StatusCode::OK);
+    let nobodys = slot(&running, SegmentId::NOBODY, &[]).await;
+    assert_eq!(nobodys, (StatusCode::OK, len));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::disallowed_methods, reason = "how long something really takes")]
+async fn when_the_answer_to_a_slot_leaves_does_not_say_what_was_done_for_it() {
+    let engine = Arc::new(Slow {
+        memory: Memory::default(),
+        takes: Duration::from_millis(4),
+        is_broken: false.into(),
+    });
+    let running = running_with(Setup {
+        engine: Some(engine),
+        segment_reads: 4,
+        ..Setup::default()
+    });
+    running.begin_segment().await;
+    running.append(1).await;
+    let mut soonest = Vec::new();
+    let mut kinds = Vec::new();
+    for of in [SegmentId::NOBODY, segment(), segment()] {
+        let mut took = Vec::new();
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            let began = std::time::Instant::now();
+            statuses.push(slot(&running, of, &[]).await.0);
+            took.push(began.elapsed());
+        }
+        statuses.dedup();
+        kinds.push(statuses);
+        soonest.push(took.into_iter().min().unwrap());
+    }
+    let refused = StatusCode::TOO_MANY_REQUESTS;
+    assert_eq!(kinds, [[StatusCode::OK], [StatusCode::OK], [refused]]);
+    // One grid for what is nobody's, what was read, and what was refused.
+    let grid = Duration::from_millis(20);
+    for took in &soonest {
+        assert!((grid..grid + grid / 2).contains(took), "{soonest:?}");
+    }
+    // Whoever waits for nothing is answered at once.
+    let began = std::time::Instant::now();
+    let _ = running.read(0, 0).await;
+    assert!(began.elapsed() < grid, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
