@@ -263,10 +263,12 @@ impl Engine {
         if is_signed && head.generation > signer.generation {
             return Ok(Some(Taken::LaterStore));
         }
-        // Of an earlier one it was true once.
+        // Of an earlier one it was true once. One that is not signed says nothing of anybody.
         if !is_signed || head.generation < signer.generation {
-            let content = (Some(&name_of(&segment, head.next)[..]), &head.encode()[..]);
-            evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
+            if is_signed {
+                let content = (Some(&name_of(&segment, head.next)[..]), &head.encode()[..]);
+                evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
+            }
             return Err(Error::Protocol(
                 "the end of a journal is not signed for now",
             ));

@@ -94,6 +94,20 @@ async fn a_store_that_was_put_back_and_goes_on_otherwise_proves_no_split_once_th
     bob.sync(0).await.unwrap();
     assert_eq!(texts(&bob, "team").last().unwrap(), "goes on");
     assert_eq!(bob.evidence("team").unwrap().len(), 1);
+    // One that nobody has signed is proof of nothing, however often it is shown.
+    homes.service.alter(Some(Box::new(|operation, answer| {
+        if operation != Operation::ReadJournal {
+            return answer;
+        }
+        let mut read = ReadJournalResponse::decode(&answer).unwrap();
+        read.head.signature[7] ^= 1;
+        read.encode()
+    })));
+    for text in ["unsigned", "unsigned again"] {
+        let _ = carol.send_message("team", text).await;
+        bob.sync(0).await.unwrap();
+    }
+    assert_eq!(bob.evidence("team").unwrap().len(), 1);
 }
 
 #[tokio::test]
