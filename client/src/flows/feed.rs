@@ -329,7 +329,7 @@ impl Engine {
     }
 
     /// Keeps what was heard since: where the feed was followed to, together with the groups that
-    /// it named.
+    /// it named. What could not be kept is kept the next time: whoever follows goes on from there.
     pub(crate) fn keep_heard(&mut self) -> Result<(), Error> {
         let (at, news, ended, searched) = {
             let mut heard = lock(&self.feed.heard);
@@ -344,7 +344,7 @@ impl Engine {
             return Ok(());
         }
         let now_ms = self.transport.time.now_unix_ms();
-        self.transact(|db, _| {
+        let kept = self.transact(|db, _| {
             // Another process may have followed it meanwhile: what it has taken is kept too.
             if let Some(at) = at.filter(|at| {
                 (at.resolution, at.generation) == (place.resolution, place.generation)
@@ -373,7 +373,15 @@ impl Engine {
                     feed::forked(db, place.generation, (&last.0, &tick.encode()))
                 }
             }
-        })
+        });
+        if kept.is_err() {
+            let mut heard = lock(&self.feed.heard);
+            heard.at = heard.at.or(at);
+            heard.news.extend(news);
+            heard.ended = heard.ended.take().or(ended);
+            heard.searched = heard.searched.take().or(searched);
+        }
+        kept
     }
 
     /// Reads the groups that the feed has named and those whose time has come, and follows
