@@ -19,10 +19,12 @@ fn draw() -> Result<u64, Error> {
 }
 
 impl Engine {
-    /// Another profile from now on.
+    /// Another profile from now on, if it is another one.
     pub(crate) fn choose_profile(&mut self, profile: Profile) {
-        self.slots.choose_profile(profile);
-        self.streams.pace = self.slots.pace();
+        if profile != self.slots.profile() {
+            self.slots.choose_profile(profile);
+            self.streams.follow_at(self.slots.pace());
+        }
     }
 
     /// Plans the next slot, if none is planned; when it is, by the clock that nobody sets.

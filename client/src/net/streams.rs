@@ -137,6 +137,14 @@ impl Streams {
         self.telling == Some(group.segment.id)
     }
 
+    /// At this pace from now on: one of another pace does not go on.
+    pub(crate) fn follow_at(&mut self, pace: Option<Pace>) {
+        if pace != self.pace {
+            self.stop();
+            self.pace = pace;
+        }
+    }
+
     /// Nobody takes in any longer what a stream tells.
     pub(crate) fn stop(&mut self) {
         self.parked = None;
@@ -220,6 +228,21 @@ mod tests {
             ..crate::store::groups::tests::group(1, "team")
         };
         assert!(!streams.has_all_of(&lost));
+    }
+
+    #[test]
+    fn a_stream_of_another_pace_tells_of_nothing_any_more() {
+        let group = group(1, "team");
+        let mut streams = Streams::of(Some(Pace::Live));
+        let mut follower = Follower::new(stream(), group.id, group.segment.id);
+        follower.at_end = true;
+        streams.goes_on(&follower);
+        streams.parked = Some(follower);
+        streams.follow_at(Some(Pace::Live));
+        assert!(streams.tells_of(&group) && streams.parked.is_some());
+        streams.follow_at(None);
+        assert!(!streams.tells_of(&group) && streams.parked.is_none());
+        assert_eq!(streams.pace, None);
     }
 
     #[test]
