@@ -18,7 +18,7 @@ mod game;
 use std::collections::VecDeque;
 
 use game::{Attack, Dice, Kind, MINUTE_MS, linked_after};
-use mimimi_client::slots::{Candidate, Slots, Turn, choose};
+use mimimi_client::slots::{Slots, Turn, choose};
 use mimimi_client::{Bundle, Profile};
 use protocol::padding::{ORDINARY_ANSWER, ORDINARY_REQUEST};
 
@@ -38,8 +38,6 @@ const BEAT_S: f64 = 15.0;
 /// Ticks of 20 seconds among 10^4 users: bytes and requests a day (`docs/performance.md`).
 const FEED_BYTES: f64 = 73e6 / 30.0;
 const FEED_TICK_MS: u64 = 20_000;
-/// Looks at groups in which nothing is said for 3 to 6 hours, a day: few are saved by news.
-const LOOKS: f64 = GROUPS as f64 * 24.0 / 4.5;
 /// The same of 2 minutes, for who sleeps.
 const COARSE_FEED_BYTES: f64 = 26e6 / 30.0;
 const COARSE_TICK_MS: u64 = 120_000;
@@ -64,6 +62,64 @@ struct Counted {
     delays: Vec<u64>,
 }
 
+/// What is in a client's groups.
+struct Groups {
+    /// What was written and not read.
+    waits: Vec<Vec<u64>>,
+    /// Places in the queue of those with news.
+    places: Vec<Option<u64>>,
+    next_place: u64,
+    read_ms: Vec<u64>,
+    counted: Counted,
+}
+
+impl Groups {
+    fn named(&mut self, group: usize) {
+        self.places[group].get_or_insert(self.next_place);
+        self.next_place += 1;
+    }
+
+    fn read(&mut self, group: usize, now_ms: u64) {
+        self.counted.requests += 1;
+        self.places[group] = None;
+        self.read_ms[group] = now_ms;
+        let read = std::mem::take(&mut self.waits[group]).into_iter();
+        self.counted.delays.extend(read.map(|at| now_ms - at));
+    }
+
+    /// One group with news, or one to look into, or nobody's journal.
+    fn read_in_slot(&mut self, slots: &Slots, bundle: Bundle, now_ms: u64, dice: &mut Dice) {
+        for _ in 0..bundle.journals() {
+            let due: Vec<usize> = (0..GROUPS)
+                .filter(|it| self.places[*it].is_some())
+                .collect();
+            let places: Vec<Option<u64>> = due.iter().map(|it| self.places[*it]).collect();
+            match choose(&places, [dice.roll(), dice.roll()]) {
+                Some(at) => self.read(due[at], now_ms),
+                None if slots.looks(GROUPS, true, dice.roll()) => {
+                    self.read(usize::try_from(dice.roll() % 40).unwrap(), now_ms);
+                }
+                None => self.counted.requests += 1,
+            }
+        }
+    }
+
+    /// All with news that were not read a moment ago; without any, one now and then.
+    fn react(&mut self, slots: &Slots, now_ms: u64, dice: &mut Dice) {
+        let mut read = false;
+        for group in 0..GROUPS {
+            let is_time = now_ms - self.read_ms[group] >= slots.least_ms();
+            if self.places[group].is_some() && is_time {
+                self.read(group, now_ms);
+                read = true;
+            }
+        }
+        if !read && slots.looks(GROUPS, true, dice.roll()) {
+            self.read(usize::try_from(dice.roll() % 40).unwrap(), now_ms);
+        }
+    }
+}
+
 /// A client whose groups are written in at random, each as often as the others.
 fn live(profile: Profile, bundle: Bundle, days: u64, dice: &mut Dice) -> Counted {
     let end_ms = days * DAY_MS;
@@ -73,10 +129,14 @@ fn live(profile: Profile, bundle: Bundle, days: u64, dice: &mut Dice) -> Counted
     };
     let mut written: VecDeque<u64> = dice.times(DAY_MS / WRITTEN, end_ms).into();
     let mut sent: VecDeque<u64> = dice.times(DAY_MS / SENT, end_ms).into();
-    let mut waits: Vec<Vec<u64>> = vec![Vec::new(); GROUPS];
-    let mut named: Vec<Option<u64>> = vec![None; GROUPS];
+    let mut groups = Groups {
+        waits: vec![Vec::new(); GROUPS],
+        places: vec![None; GROUPS],
+        next_place: 1,
+        read_ms: vec![0; GROUPS],
+        counted: Counted::default(),
+    };
     let mut heard: VecDeque<(u64, usize)> = VecDeque::new();
-    let mut counted = Counted::default();
     let mut slots = Slots::new(profile);
     slots.begin(0, dice.roll());
     while let Some(next_ms) = slots.next_ms().filter(|next_ms| *next_ms < end_ms) {
@@ -86,39 +146,30 @@ fn live(profile: Profile, bundle: Bundle, days: u64, dice: &mut Dice) -> Counted
         if soonest == first(&written) {
             written.pop_front();
             let group = usize::try_from(dice.roll() % 40).unwrap();
-            waits[group].push(soonest);
+            groups.waits[group].push(soonest);
             heard.push_back(((soonest / tick_ms + 1) * tick_ms + 400, group));
         } else if soonest == first(&sent) {
             sent.pop_front();
-            counted.requests += 1;
+            groups.counted.requests += 1;
             slots.spent(1);
         } else if soonest == heard_ms {
             let (_, group) = heard.pop_front().unwrap();
-            named[group].get_or_insert(soonest);
-            slots.hear(soonest);
-        } else {
-            let is_named = named.iter().any(Option::is_some);
-            let turn = slots.turn(next_ms, (true, is_named), [dice.roll(), dice.roll()]);
-            if !matches!(turn, Some(Turn::Read | Turn::Settle)) {
-                continue;
+            groups.named(group);
+            if soonest - groups.read_ms[group] >= slots.least_ms() {
+                slots.hear(soonest);
             }
-            let candidates: Vec<Candidate> = named
-                .iter()
-                .map(|due| Candidate { due_since_ms: *due })
-                .collect();
-            let random = [dice.roll(), dice.roll(), dice.roll(), dice.roll()];
-            for group in choose(&candidates, bundle, random) {
-                counted.requests += 1;
-                named[group] = None;
-                let read = std::mem::take(&mut waits[group]);
-                counted
-                    .delays
-                    .extend(read.into_iter().map(|at| next_ms - at));
+        } else {
+            match slots.turn(next_ms, true, [dice.roll(), dice.roll()]) {
+                None | Some(Turn::Taken) => {}
+                Some(Turn::Read | Turn::Settle) => {
+                    groups.read_in_slot(&slots, bundle, next_ms, dice);
+                }
+                Some(Turn::React { .. }) => groups.react(&slots, next_ms, dice),
             }
         }
     }
-    counted.delays.sort_unstable();
-    counted
+    groups.counted.delays.sort_unstable();
+    groups.counted
 }
 
 fn costs() {
@@ -138,10 +189,7 @@ fn costs() {
     ];
     for (name, profile, bundle) in rows {
         let counted = live(profile, bundle, DAYS, &mut Dice(7));
-        let mut requests = counted.requests as f64 / DAYS as f64;
-        if profile == Profile::LowData {
-            requests += LOOKS;
-        }
+        let requests = counted.requests as f64 / DAYS as f64;
         let frames = match profile {
             Profile::Even => 86_400.0,
             Profile::Live => 86_400.0 / BEAT_S,

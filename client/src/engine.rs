@@ -72,6 +72,26 @@ pub(crate) struct Feed {
     pub(crate) not_before_ms: u64,
 }
 
+/// What one slot leaves to the next.
+#[derive(Default)]
+pub(crate) struct BetweenSlots {
+    /// So many requests have had a place among slots.
+    pub(crate) counted: u64,
+    /// Where reading a group goes on that has more than one page, and in which segment.
+    pub(crate) cursors: HashMap<GroupId, (SegmentId, Position)>,
+    /// Groups of which the last read came to nothing.
+    pub(crate) held_up: HashSet<GroupId>,
+    /// Groups whose readers' allowance was used up: the next read pays.
+    pub(crate) to_pay: HashSet<GroupId>,
+    /// Groups with an entry that cannot be judged before the directory is heard, and when that was
+    /// accepted.
+    pub(crate) undecided: HashMap<GroupId, u64>,
+    /// Groups for which it was heard.
+    pub(crate) looked_up: HashSet<GroupId>,
+    /// When groups were read because the feed had named them, by the clock that nobody sets.
+    pub(crate) reacted_ms: HashMap<GroupId, u64>,
+}
+
 /// One device of one user.
 pub(crate) struct Engine {
     pub(crate) db: Connection,
@@ -91,10 +111,7 @@ pub(crate) struct Engine {
     /// When journals are read while somebody looks.
     pub(crate) slots: Slots,
     pub(crate) bundle: Bundle,
-    /// Where the next slot of a group goes on that has more than one page, and in which segment.
-    pub(crate) cursors: HashMap<GroupId, (SegmentId, Position)>,
-    /// So many requests have had a place among slots.
-    pub(crate) counted: u64,
+    pub(crate) between_slots: BetweenSlots,
     /// What journals said about commits of ours.
     pub(crate) outcomes: HashMap<GroupId, CommitOutcome>,
     pub(crate) ciphersuites: Vec<u16>,

@@ -41,8 +41,9 @@ pub struct Options {
     pub bundle: Bundle,
     /// Bytes that the activity feed may cost in a month of being followed without a pause. The
     /// client takes the finest resolution that fits. The feed says which journal the next slot
-    /// reads, in every profile. Without it, where none fits and where the relay shows none, slots
-    /// read all journals in turn, and news come later by as many slots as there are groups.
+    /// reads, in every profile. Without it, where none fits and where the relay shows none, each
+    /// slot reads any group: news come later by as many slots as there are groups, on the average,
+    /// and some by three times as many.
     pub feed_bytes: Option<u64>,
     /// Slots come as many times faster, for tests.
     #[cfg(feature = "test-support")]

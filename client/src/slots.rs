@@ -1,16 +1,19 @@
 //! When a client reads: in *slots*, at random times of its own. Each slot is one request of one
 //! size with an answer of one size. Whether there is news changes neither the time of a slot nor
-//! that it is taken; it only chooses which journal is read. So the relay, which sees times and
-//! sizes, sees the same of a client that is written to and of one that is not.
+//! that it is taken; it only chooses which journal is read. Without news that is nobody's journal,
+//! but for a look now and then: the service, too, sees nothing of who has no news. The relay, which
+//! sees times and sizes, sees the same of a client that is written to and of one that is not.
 //!
 //! The times are those of a Poisson process. It has no memory, which answers three questions. After
 //! a restart, a pause or a slow answer the next time is drawn anew, and nothing is caught up. A
-//! slot that reads a journal which is drawn evenly from all makes the reads of each journal a
-//! Poisson process too, independent of those of the others: their times tell the service of no two
-//! journals that one client reads both. And a message of the user's goes out at once and takes the
-//! place of the slot that comes next: what the relay sees of somebody who writes at random times is
-//! again a Poisson process of the slots' rate (N. O'Connell and M. Yor, "Brownian analogues of
-//! Burke's theorem", 2001, theorem 3: arrivals and unused services of a queue together).
+//! slot that looks into a journal which is drawn evenly from all makes the looks into each journal
+//! a Poisson process too, independent of those of the others: their times tell the service of no
+//! two journals that one client reads both. And a message of the user's goes out at once and takes
+//! the place of the slot that comes next: what the relay sees of somebody who writes at random
+//! times is again a Poisson process of the slots' rate (N. O'Connell and M. Yor, "Brownian
+//! analogues of Burke's theorem", 2001, theorem 3: arrivals and unused services of a queue
+//! together). That holds as far as a message is one request. The first one in a group since the
+//! process began is two, if the group was not read before.
 //!
 //! Nothing here looks at a clock or draws: time and randomness are handed in.
 
@@ -34,9 +37,10 @@ pub enum Profile {
     /// while nobody looks at one conversation, and the default: who chooses nothing shows nothing.
     #[default]
     Batched,
-    /// A group is read when the activity feed names it, and every few hours; a client without news
-    /// makes no other request than for the feed. Cheapest. The relay sees who has news, and after a
-    /// few messages from whom. Where no feed is followed: as [`Profile::Batched`].
+    /// A group is read when the activity feed names it, once a minute at most, and every few hours.
+    /// Without news a client makes hardly another request than for the feed. Cheapest. The relay
+    /// sees who has news, and after a few messages from whom. Where no feed is followed: as
+    /// [`Profile::Batched`].
     LowData,
     /// The client sleeps, wakes every half hour at a random time, takes eight slots within a minute
     /// and sleeps again, for a device that nobody is to wake. The relay sees that the client is
@@ -51,9 +55,9 @@ pub enum Bundle {
     /// One. No time tells the service which journals one client reads.
     #[default]
     Separate,
-    /// Four, one after the other, whatever is due. News come sooner, for four times the bytes of a
-    /// slot. The service sees reads of four segments at one moment, again and again, and can tell
-    /// which segments one client reads.
+    /// Four, one after the other, or nobody's. News come hardly sooner, for four times the bytes of
+    /// a slot. The service sees reads of several segments at one moment, and can tell which
+    /// segments one client reads.
     Bundled,
 }
 
@@ -81,19 +85,27 @@ const OF_A_WAKING: u32 = 8;
 const SETTLE_MS: u64 = 60_000;
 /// Slots that give way to other requests, at most: whoever writes much reads all the same.
 const MOST_TAKEN: u32 = 4;
+/// A slot that is noticed later than this is not taken: timers that were held would show their end.
+const LATE_MS: u64 = 1_000;
+/// Mean time between looks into a group of which the feed says nothing.
+const LOOK_MS: u64 = 270 * 60_000;
+
+/// A number from 2^-53 to 1.
+#[allow(clippy::cast_precision_loss)]
+fn part(random: u64) -> f64 {
+    ((random >> 11) + 1) as f64 / (1u64 << 53) as f64
+}
 
 /// A wait of an exponential distribution.
 #[must_use]
 pub fn exponential(mean_ms: u64, random: u64) -> u64 {
-    // 53 bits, from 2^-53 to 1.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss
     )]
     {
-        let part = ((random >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        (-part.ln() * mean_ms as f64) as u64
+        (-part(random).ln() * mean_ms as f64) as u64
     }
 }
 
@@ -102,20 +114,17 @@ pub fn exponential(mean_ms: u64, random: u64) -> u64 {
 pub enum Turn {
     /// Another request had its place.
     Taken,
-    /// A journal is read.
+    /// A journal is read, or nobody's.
     Read,
     /// What follows from journals that were read is done. If no request comes of it, a journal is
     /// read: the slot shows as any other.
     Settle,
-    /// The same without a read: no slot is shown.
-    SettleOnly,
-}
-
-/// A journal that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    /// Since when there is news, or it should have been looked into, by any clock.
-    pub due_since_ms: Option<u64>,
+    /// No slot is shown. Journals with news are read; before that, what follows from others is done
+    /// if it is time for that.
+    React {
+        /// It is.
+        settles: bool,
+    },
 }
 
 /// The slots of a client.
@@ -124,6 +133,8 @@ pub struct Slots {
     profile: Profile,
     /// By the clock that nobody sets; none while nobody looks.
     next_ms: Option<u64>,
+    /// The mean of the wait for it.
+    mean_ms: u64,
     settle_ms: u64,
     /// What is left of a waking.
     left: u32,
@@ -141,6 +152,7 @@ impl Slots {
         Self {
             profile,
             next_ms: None,
+            mean_ms: 0,
             settle_ms: 0,
             left: 0,
             taken: 0,
@@ -236,41 +248,57 @@ impl Slots {
     /// The feed has named a journal.
     pub fn hear(&mut self, now_ms: u64) {
         if self.reacts {
-            self.next_ms = self.next_ms.map(|next_ms| next_ms.min(now_ms));
+            self.next_ms = self.next_ms.map(|_| now_ms);
             self.taken = 0;
         }
     }
 
-    /// What is to be done now; none before the next slot. `follows`: the feed is followed, `named`:
-    /// it has named a journal that was not read yet.
-    pub fn turn(
-        &mut self,
-        now_ms: u64,
-        (follows, named): (bool, bool),
-        random: [u64; 2],
-    ) -> Option<Turn> {
+    /// What is to be done now; none before the next slot. `follows`: the feed is followed.
+    pub fn turn(&mut self, now_ms: u64, follows: bool, random: [u64; 2]) -> Option<Turn> {
         let planned_ms = self.next_ms.filter(|next_ms| *next_ms <= now_ms)?;
+        if now_ms - planned_ms > LATE_MS {
+            self.next_ms = Some(now_ms.saturating_add(exponential(self.mean_ms, random[0])));
+            return None;
+        }
         self.plan(planned_ms, now_ms, random[0]);
         let is_shown = self.profile != Profile::LowData || !follows;
-        if !is_shown && named {
-            return Some(Turn::Read);
-        }
         if is_shown && self.taken > 0 {
             self.taken = self.taken.saturating_sub(1);
             return Some(Turn::Taken);
         }
-        if now_ms >= self.settle_ms {
+        let settles = now_ms >= self.settle_ms;
+        if settles {
             let wait_ms = exponential(SETTLE_MS / self.divisor, random[1]);
             self.settle_ms = now_ms.saturating_add(wait_ms);
-            return Some(match is_shown {
-                true => Turn::Settle,
-                false => Turn::SettleOnly,
-            });
         }
-        Some(match is_shown {
-            true => Turn::Read,
-            false => Turn::Taken,
+        Some(match (is_shown, settles) {
+            (true, true) => Turn::Settle,
+            (true, false) => Turn::Read,
+            (false, settles) => Turn::React { settles },
         })
+    }
+
+    /// Whether a slot without news looks into one of so many groups, each as likely as the others.
+    /// Without a feed there is nothing else to go by.
+    #[must_use]
+    pub fn looks(&self, groups: usize, follows: bool, random: u64) -> bool {
+        let slot_ms = match self.profile {
+            Profile::Live | Profile::Even => STREAMED_MS,
+            Profile::Batched | Profile::LowData => BATCHED_MS,
+            Profile::Periodic => {
+                let awake = u64::from(OF_A_WAKING) - 1;
+                (ASLEEP_MS + awake * AWAKE_MS) / u64::from(OF_A_WAKING)
+            }
+        };
+        #[allow(clippy::cast_precision_loss)]
+        let chance = groups as f64 * slot_ms as f64 / LOOK_MS as f64;
+        !follows || part(random) <= chance
+    }
+
+    /// A group is not read more often than this because the feed names it.
+    #[must_use]
+    pub const fn least_ms(&self) -> u64 {
+        BATCHED_MS / self.divisor
     }
 
     /// Draws the next one after the one that was planned for then; after now, if that has passed
@@ -282,11 +310,12 @@ impl Slots {
             Profile::Periodic if self.left > 0 => AWAKE_MS,
             Profile::Periodic => ASLEEP_MS,
         };
+        self.mean_ms = mean_ms / self.divisor;
         self.left = match self.left {
             0 => OF_A_WAKING.saturating_sub(1),
             left => left.saturating_sub(1),
         };
-        let wait_ms = exponential(mean_ms / self.divisor, random);
+        let wait_ms = exponential(self.mean_ms, random);
         let next_ms = match planned_ms.saturating_add(wait_ms) {
             next_ms if next_ms > now_ms => next_ms,
             _ => now_ms.saturating_add(wait_ms),
@@ -295,35 +324,25 @@ impl Slots {
     }
 }
 
-/// The journals that a slot reads, by their index: those first in which there has been news for
-/// longest; of the others each is as likely. As many as the bundle says, whatever is due; a journal
-/// comes again where there are fewer.
+/// The journal that is read next, by its index, of those that are to be read: each has its place in
+/// the queue of those with news, or none where nothing is known of it. The first of the queue and
+/// any of the others come every other time, so that neither holds up the other.
 #[must_use]
-pub fn choose(candidates: &[Candidate], bundle: Bundle, random: [u64; 4]) -> Vec<usize> {
-    let mut left: Vec<(usize, Option<u64>)> = Vec::new();
-    let mut chosen = Vec::new();
-    for random in random.iter().take(bundle.journals()) {
-        if left.is_empty() {
-            left = (candidates.iter().map(|it| it.due_since_ms).enumerate()).collect();
-        }
-        let oldest = left.iter().filter_map(|(_, since_ms)| *since_ms).min();
-        let first: Vec<usize> = (0..left.len())
-            .filter(|at| {
-                left.get(*at)
-                    .is_some_and(|(_, since_ms)| *since_ms == oldest)
-            })
-            .collect();
-        let count = u64::try_from(first.len()).unwrap_or(u64::MAX);
-        let drawn = random
-            .checked_rem(count)
-            .and_then(|it| usize::try_from(it).ok());
-        let Some(at) = drawn.and_then(|drawn| first.get(drawn)) else {
-            return chosen;
-        };
-        let (index, _) = left.swap_remove(*at);
-        chosen.push(index);
+pub fn choose(places: &[Option<u64>], random: [u64; 2]) -> Option<usize> {
+    let named = (places.iter().enumerate()).filter_map(|(at, place)| Some((place.as_ref()?, at)));
+    let first = named.min().map(|(_, at)| at);
+    let unknown: Vec<usize> = (0..places.len())
+        .filter(|at| matches!(places.get(*at), Some(None)))
+        .collect();
+    let count = u64::try_from(unknown.len()).unwrap_or(u64::MAX);
+    let drawn = random[1]
+        .checked_rem(count)
+        .and_then(|it| usize::try_from(it).ok())
+        .and_then(|at| unknown.get(at).copied());
+    match random[0] % 2 {
+        0 => first.or(drawn),
+        _ => drawn.or(first),
     }
-    chosen
 }
 
 #[cfg(test)]
@@ -349,8 +368,6 @@ mod tests {
         }
     }
 
-    const FOLLOWS: (bool, bool) = (true, false);
-
     /// When a client's requests go out, whose messages go out at these times.
     fn shown(mut slots: Slots, messages: &[u64], end_ms: u64, dice: &mut Dice) -> Vec<u64> {
         let mut messages = messages.iter().copied().peekable();
@@ -366,8 +383,8 @@ mod tests {
             if next_ms > end_ms {
                 return shown;
             }
-            match slots.turn(next_ms, FOLLOWS, dice.pair()).unwrap() {
-                Turn::Taken | Turn::SettleOnly => {}
+            match slots.turn(next_ms, true, dice.pair()).unwrap() {
+                Turn::Taken | Turn::React { .. } => {}
                 Turn::Read | Turn::Settle => shown.push(next_ms),
             }
         }
@@ -421,7 +438,11 @@ mod tests {
         );
         assert!(messages.iter().all(|at| times.binary_search(at).is_ok()));
         assert!(distance(&times, BATCHED_MS) < 1.63);
-        // Slots that gave way to nothing would show it.
+        // Two requests to a message would show it, whatever gives way to them;
+        let twice: Vec<u64> = messages.iter().flat_map(|at| [*at, *at + 50]).collect();
+        let times = shown(Slots::new(Profile::Batched), &twice, 10 * DAY_MS, &mut dice);
+        assert!(distance(&times, BATCHED_MS) > 1.63);
+        // so would slots that gave way to nothing.
         let idle = shown(Slots::new(Profile::Batched), &[], 10 * DAY_MS, &mut dice);
         let mut both = [messages, idle].concat();
         both.sort_unstable();
@@ -437,7 +458,7 @@ mod tests {
         let mut turns = Vec::new();
         for _ in 0..=MOST_TAKEN {
             let now_ms = slots.next_ms().unwrap();
-            turns.push(slots.turn(now_ms, FOLLOWS, dice.pair()).unwrap());
+            turns.push(slots.turn(now_ms, true, dice.pair()).unwrap());
         }
         let (last, before) = turns.split_last().unwrap();
         assert!(before.iter().all(|turn| *turn == Turn::Taken));
@@ -466,20 +487,31 @@ mod tests {
     }
 
     #[test]
-    fn after_a_pause_nothing_is_caught_up() {
+    fn after_a_pause_nothing_is_caught_up_and_the_next_slot_is_as_far_as_from_any_other_moment() {
         let mut dice = Dice(4);
         for profile in [Profile::Live, Profile::Batched, Profile::Periodic] {
             let mut slots = Slots::new(profile);
             slots.begin(0, dice.roll());
             // A session begins no sooner than another slot.
             assert!(slots.next_ms().unwrap() > 0);
+            // Timers were held: what they missed shows nothing of when that ends.
             let now_ms = DAY_MS;
-            assert!(slots.turn(now_ms, FOLLOWS, dice.pair()).is_some());
-            assert!(slots.next_ms().unwrap() > now_ms);
-            assert_eq!(slots.turn(now_ms, FOLLOWS, dice.pair()), None);
+            assert_eq!(slots.turn(now_ms, true, dice.pair()), None);
+            let next_ms = slots.next_ms().unwrap();
+            assert!(next_ms > now_ms);
+            assert!(slots.turn(next_ms + LATE_MS, true, dice.pair()).is_some());
             slots.end();
-            assert_eq!(slots.turn(2 * DAY_MS, FOLLOWS, dice.pair()), None);
+            assert_eq!(slots.turn(2 * DAY_MS, true, dice.pair()), None);
         }
+        let mut slots = Slots::new(Profile::Batched);
+        slots.begin(0, dice.roll());
+        let mut waits = vec![0];
+        for _ in 0..4_000 {
+            let now_ms = slots.next_ms().unwrap() + 10 * BATCHED_MS;
+            assert_eq!(slots.turn(now_ms, true, dice.pair()), None);
+            waits.push(waits[waits.len() - 1] + slots.next_ms().unwrap() - now_ms);
+        }
+        assert!(distance(&waits, BATCHED_MS) < 1.63);
     }
 
     #[test]
@@ -490,20 +522,23 @@ mod tests {
         let mut turns = Vec::new();
         for _ in 0..1_000 {
             let now_ms = slots.next_ms().unwrap();
-            turns.push(slots.turn(now_ms, FOLLOWS, dice.pair()).unwrap());
+            turns.push(slots.turn(now_ms, true, dice.pair()).unwrap());
         }
         assert!(!turns.contains(&Turn::Read) && !turns.contains(&Turn::Settle));
-        assert!(turns.contains(&Turn::SettleOnly));
-        slots.hear(slots.next_ms().unwrap() - 1);
-        let now_ms = slots.next_ms().unwrap();
-        assert_eq!(
-            slots.turn(now_ms, (true, true), dice.pair()),
-            Some(Turn::Read)
-        );
+        // With news in each tick of the feed: what follows from them is done all the same, once a
+        // minute.
+        let begin_ms = slots.next_ms().unwrap();
+        let settled = (0..1_000).filter(|tick| {
+            let now_ms = begin_ms + tick * 2_000;
+            slots.hear(now_ms);
+            slots.turn(now_ms, true, dice.pair()) == Some(Turn::React { settles: true })
+        });
+        let settled = settled.count();
+        assert!((15..60).contains(&settled), "{settled}");
         // Without a feed it is as any other.
         let times = (0..1_000).filter(|_| {
             let now_ms = slots.next_ms().unwrap();
-            let turn = slots.turn(now_ms, (false, false), dice.pair()).unwrap();
+            let turn = slots.turn(now_ms, false, dice.pair()).unwrap();
             turn == Turn::Read || turn == Turn::Settle
         });
         assert_eq!(times.count(), 1_000);
@@ -524,82 +559,82 @@ mod tests {
         assert!((370.0..400.0).contains(&days), "{days}");
     }
 
-    fn candidates(due: &[Option<u64>]) -> Vec<Candidate> {
-        let due = due.iter();
-        due.map(|due_since_ms| Candidate {
-            due_since_ms: *due_since_ms,
-        })
-        .collect()
-    }
-
     #[test]
-    fn the_oldest_news_are_read_first_and_one_journal_in_a_slot() {
-        let some = candidates(&[None, Some(9), Some(5), None, Some(5)]);
+    fn the_news_that_have_waited_for_longest_come_first_and_hold_up_nothing_unknown() {
+        let some = [None, Some(9), Some(5), None, Some(6)];
         let mut dice = Dice(7);
         let mut seen = [0; 5];
-        for _ in 0..1_000 {
-            let random = [dice.roll(), dice.roll(), dice.roll(), dice.roll()];
-            let one = choose(&some, Bundle::Separate, random);
-            assert_eq!(one.len(), 1);
-            seen[one[0]] += 1;
-            let four = choose(&some, Bundle::Bundled, random);
-            assert_eq!(four.len(), 4);
-            assert_eq!(four[2], 1);
+        for _ in 0..4_000 {
+            seen[choose(&some, dice.pair()).unwrap()] += 1;
+            assert_eq!(choose(&some[..1], dice.pair()), Some(0));
+            assert_eq!(choose(&some[1..3], dice.pair()), Some(1));
         }
-        assert_eq!([seen[0], seen[1], seen[3]], [0; 3]);
-        assert!((400..600).contains(&seen[2]) && seen[2] + seen[4] == 1_000);
+        assert_eq!([seen[1], seen[4]], [0; 2]);
+        assert!((1_850..2_150).contains(&seen[2]), "{seen:?}");
+        assert!((850..1_150).contains(&seen[0]), "{seen:?}");
+        assert!((850..1_150).contains(&seen[3]), "{seen:?}");
+        assert_eq!(choose(&[], dice.pair()), None);
     }
 
     #[test]
-    fn the_times_of_one_journal_say_nothing_of_those_of_another() {
-        const JOURNALS: u64 = 8;
+    fn a_group_without_news_is_looked_into_every_few_hours_in_each_profile() {
+        const GROUPS: usize = 40;
+        for profile in [
+            Profile::Live,
+            Profile::Batched,
+            Profile::LowData,
+            Profile::Periodic,
+        ] {
+            let mut dice = Dice(10);
+            let mut slots = Slots::new(profile);
+            slots.begin(0, dice.roll());
+            let mut looks = 0;
+            while let Some(now_ms) = slots.next_ms().filter(|it| *it < 20 * DAY_MS) {
+                slots.turn(now_ms, true, dice.pair()).unwrap();
+                looks += usize::from(slots.looks(GROUPS, true, dice.roll()));
+            }
+            let expected = GROUPS as f64 * 20.0 * DAY_MS as f64 / LOOK_MS as f64;
+            let looks = looks as f64 / expected;
+            assert!((0.88..1.12).contains(&looks), "{profile:?}: {looks}");
+            // Without a feed each slot reads.
+            assert!(slots.looks(1, false, u64::MAX));
+        }
+    }
+
+    #[test]
+    fn the_times_of_looks_into_one_journal_say_nothing_of_those_into_another() {
+        const JOURNALS: usize = 8;
         let mut dice = Dice(9);
-        let times = shown(Slots::new(Profile::Batched), &[], 40 * DAY_MS, &mut dice);
-        let idle = candidates(&[None; 8]);
-        let drawn: Vec<usize> = (times.iter())
-            .map(|_| choose(&idle, Bundle::Separate, [dice.roll(); 4])[0])
+        let times = shown(Slots::new(Profile::Live), &[], 1_000 * DAY_MS, &mut dice);
+        let slots = Slots::new(Profile::Live);
+        let looks: Vec<(u64, u64)> = times
+            .iter()
+            .filter(|_| slots.looks(JOURNALS, true, dice.roll()))
+            .zip(0..)
+            .map(|(at, number)| (*at, number))
             .collect();
-        let round: Vec<usize> = (0..8).cycle().take(times.len()).collect();
-        let of = |reads: &[usize], journal| -> Vec<u64> {
-            let reads = times.iter().zip(reads);
-            reads
-                .filter(|it| *it.1 == journal)
-                .map(|it| *it.0)
-                .collect()
+        let drawn: Vec<(u64, u64)> = looks.iter().map(|(at, _)| (*at, dice.roll() % 8)).collect();
+        let round: Vec<(u64, u64)> = looks.iter().map(|(at, number)| (*at, number % 8)).collect();
+        let of = |reads: &[(u64, u64)], journal| -> Vec<u64> {
+            let reads = reads.iter().filter(|it| it.1 == journal);
+            reads.map(|it| it.0).collect()
         };
-        // How far the times from a read of one to the next read of the other are from a wait that
-        // knows nothing of the first.
-        let apart = |reads: &[usize]| {
+        // How far the times from a look into one to the next look into the other are from a wait
+        // that knows nothing of the first.
+        let apart = |reads: &[(u64, u64)]| {
             let (one, other) = (of(reads, 0), of(reads, 1));
             let mut all = vec![0];
             for from in &one {
-                if let Some(next) = other.iter().find(|it| *it > from) {
+                let next = other.partition_point(|it| it <= from);
+                if let Some(next) = other.get(next) {
                     all.push(all[all.len() - 1] + (next - from));
                 }
             }
-            distance(&all, JOURNALS * BATCHED_MS)
+            distance(&all, LOOK_MS)
         };
-        assert!(distance(&of(&drawn, 0), JOURNALS * BATCHED_MS) < 1.63);
+        assert!(distance(&of(&drawn, 0), LOOK_MS) < 1.63);
         let (drawn, round) = (apart(&drawn), apart(&round));
         assert!(drawn < 2.0, "{drawn}");
-        assert!(round > 10.0, "{round}");
-    }
-
-    #[test]
-    fn without_news_each_journal_is_as_likely_and_as_many_are_read() {
-        let mut dice = Dice(8);
-        let four = candidates(&[None; 4]);
-        let mut seen = [0; 4];
-        for _ in 0..4_000 {
-            let random = [dice.roll(), dice.roll(), dice.roll(), dice.roll()];
-            seen[choose(&four, Bundle::Separate, random)[0]] += 1;
-        }
-        assert!(seen.iter().all(|it| (850..1_150).contains(it)), "{seen:?}");
-        let random = [dice.roll(), dice.roll(), dice.roll(), dice.roll()];
-        let two = candidates(&[None, Some(1)]);
-        let mut bundled = choose(&two, Bundle::Bundled, random);
-        bundled.sort_unstable();
-        assert_eq!(bundled, [0, 0, 1, 1]);
-        assert!(choose(&[], Bundle::Bundled, random).is_empty());
+        assert!(round > 5.0, "{round}");
     }
 }

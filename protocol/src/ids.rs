@@ -89,8 +89,8 @@ numbers! {
 }
 
 impl SegmentId {
-    /// No segment has this id, since ids are derived. A client with nothing to read in its slot asks
-    /// for it, and is answered as whoever reads a journal.
+    /// No segment has this id, since ids are derived. A client with nothing to read in its slot
+    /// asks for it, and is answered as whoever reads a journal.
     pub const NOBODY: Self = Self([0; 32]);
 }
 

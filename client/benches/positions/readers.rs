@@ -41,16 +41,16 @@ pub(crate) struct Way {
     pub(crate) burst_days: u32,
 }
 
-/// With so many tenths of a second from one slot to the next, on average.
+/// With so many seconds from one slot to the next, on average.
 pub(crate) const fn slots(name: &'static str, mean: u32, idle: Idle) -> Way {
     Way {
         name,
-        reading: Reading::Slots(mean as f64 / 10.0, idle),
-        burst: mean / 5,
-        prompt: mean,
-        catch_up: mean * 6,
-        slack: mean / 2,
-        burst_days: if mean < 100 { 1 } else { 30 },
+        reading: Reading::Slots(mean as f64, idle),
+        burst: mean * 2,
+        prompt: mean * 10,
+        catch_up: mean * 60,
+        slack: mean * 5,
+        burst_days: 30,
     }
 }
 
@@ -73,14 +73,14 @@ pub(crate) const WAYS: [Way; 10] = [
         slack: 1_800,
         burst_days: 30,
     },
-    slots("live, longest unread", 35, Idle::LongestUnread),
-    slots("live, random", 35, Idle::Random),
-    slots("live, dummy", 35, Idle::Dummy),
-    slots("live, dummy and news only", 35, Idle::DummyAndNews),
-    slots("batched, longest unread", 600, Idle::LongestUnread),
-    slots("batched, random", 600, Idle::Random),
-    slots("batched, dummy", 600, Idle::Dummy),
-    slots("batched, dummy and news only", 600, Idle::DummyAndNews),
+    slots("live, longest unread", 30, Idle::LongestUnread),
+    slots("live, random", 30, Idle::Random),
+    slots("live, dummy", 30, Idle::Dummy),
+    slots("live, dummy and news only", 30, Idle::DummyAndNews),
+    slots("batched, longest unread", 60, Idle::LongestUnread),
+    slots("batched, random", 60, Idle::Random),
+    slots("batched, dummy", 60, Idle::Dummy),
+    slots("batched, dummy and news only", 60, Idle::DummyAndNews),
 ];
 
 impl Way {

@@ -1,7 +1,7 @@
 //! Following the activity feed: its ticks are fetched one after the other, checked, and searched
 //! for the tags of the own groups. Groups with news are read in the next slots; in the profile with
-//! little data at once, and others not, but for a look at a random time every few hours: a hint can
-//! be lost, or held back.
+//! little data at once, and others not, but for a look now and then: a hint can be lost, or held
+//! back.
 //!
 //! What was not checked is not acted on: the service has signed a tick, and the tick goes on from
 //! the one before. Where following begins, the service itself has shown the same tick to somebody
@@ -31,8 +31,6 @@ use crate::store::feed::{self, Place};
 use crate::store::heads::{self, Signer};
 use crate::store::{Group, Status};
 
-/// A group is read when the feed says nothing of it for so long, at the earliest and at the latest.
-const LOOK_MS: std::ops::Range<u64> = 3 * HOUR_MS..6 * HOUR_MS;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 /// By so much the own clock may be ahead before ticks of a day are missed for it.
 const CLOCK_MS: u64 = HOUR_MS;
@@ -128,11 +126,6 @@ fn checked(
             && tick.resolution == resolution
             && tick.number == number
     })
-}
-
-/// No look was drawn for later than this, except by another clock.
-pub(crate) fn latest_ms(now_ms: u64) -> u64 {
-    now_ms.saturating_add(LOOK_MS.end)
 }
 
 fn lock(heard: &Mutex<Heard>) -> std::sync::MutexGuard<'_, Heard> {
@@ -343,7 +336,6 @@ impl Engine {
         if at.is_none() && ended.is_none() {
             return Ok(());
         }
-        let now_ms = self.transport.time.now_unix_ms();
         let kept = self.transact(|db, _| {
             // Another process may have followed it meanwhile: what it has taken is kept too.
             if let Some(at) = at.filter(|at| {
@@ -356,13 +348,13 @@ impl Engine {
             if let Some(searched) = &searched {
                 for group in Group::all(db)? {
                     if group.status == Status::Active && !searched.contains(&group.segment.id) {
-                        feed::has_news(db, &group.id, now_ms)?;
+                        feed::has_news(db, &group.id)?;
                     }
                 }
             }
             for group in &news {
                 if Group::find(db, group)?.is_some() {
-                    feed::has_news(db, group, now_ms)?;
+                    feed::has_news(db, group)?;
                 }
             }
             match &ended {
@@ -384,15 +376,15 @@ impl Engine {
         kept
     }
 
-    /// Reads the groups that the feed has named and those whose time has come, and follows
+    /// Reads the groups that the feed has named and those that were not read today, and follows
     /// invitations; all groups while the feed is not followed.
     pub(crate) async fn take_news_in(&mut self) -> Result<(), Error> {
         self.keep_heard()?;
         if !self.reads_by_feed() || feed::place(&self.db)?.is_none() {
             return self.take_all_in().await;
         }
-        let now_ms = self.transport.time.now_unix_ms();
-        let mut groups = feed::to_read(&self.db, now_ms, latest_ms(now_ms))?;
+        let today = Day::of(self.transport.time.now_unix_ms());
+        let mut groups = feed::to_read(&self.db, today)?;
         // It was waited at.
         let front = self.front.filter(|front| !groups.contains(front));
         if let Some(front) = front
@@ -404,8 +396,8 @@ impl Engine {
         self.follow_invitations().await
     }
 
-    /// What was read to its end is read again when there is news; and at a time of its own. Tag
-    /// keys of days that are over are forgotten.
+    /// What was read to its end is read again when there is news. Tag keys of days that are over
+    /// are forgotten.
     pub(crate) fn know_as_read(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         let place = feed::place(&self.db)?;
@@ -414,8 +406,7 @@ impl Engine {
         let done = self.transact(|db, _| {
             feed::ratchet(db, day)?;
             for group in &read {
-                let due_ms = now_ms.saturating_add(chance(&LOOK_MS)?);
-                feed::was_read(db, group, (now_ms, latest_ms(now_ms)), due_ms)?;
+                feed::was_read(db, group)?;
             }
             Ok(())
         });
@@ -767,7 +758,7 @@ mod tests {
     #[test]
     fn times_are_drawn_anew_each_time() {
         let drawn: std::collections::BTreeSet<_> =
-            (0..100).map(|_| chance(&LOOK_MS).unwrap()).collect();
-        assert!(drawn.len() > 95 && drawn.iter().all(|at| LOOK_MS.contains(at)));
+            (0..100).map(|_| chance(&AGAIN_MS).unwrap()).collect();
+        assert!(drawn.len() > 95 && drawn.iter().all(|at| AGAIN_MS.contains(at)));
     }
 }

@@ -80,13 +80,12 @@ impl Engine {
     /// slot reads where what this client asks must not show it.
     async fn read_front(&mut self, id: &GroupId) -> Result<(), Error> {
         let _held = self.hold().await?;
-        let now_ms = self.transport.time.now_unix_ms();
         match Group::find(&self.db, id)? {
             Some(_) if self.streams.pace == Some(Pace::Live) => {
                 self.read_these(vec![*id]).await?;
                 self.judge_outbox()
             }
-            Some(_) => feed::has_news(&self.db, id, now_ms),
+            Some(_) => feed::has_news(&self.db, id),
             None => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::endpoints::Endpoints;
-use crate::engine::{Engine, Feed, Promised};
+use crate::engine::{BetweenSlots, Engine, Feed, Promised};
 use crate::error::{Error, UsageError};
 use crate::flows::copies;
 use crate::home::Home;
@@ -91,8 +91,7 @@ impl Engine {
             },
             slots,
             bundle: options.bundle,
-            cursors: HashMap::new(),
-            counted: 0,
+            between_slots: BetweenSlots::default(),
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

@@ -161,10 +161,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether this process knows the end of a group's journal as it is now: it has asked for it
-    /// once, and is told since.
+    /// Whether a message may go out without a read of its group before it: this process has come to
+    /// the end of the journal once, and is told what comes since, by a stream or in slots. A read
+    /// beside each message would be two requests at one moment, which no slots are.
     pub(crate) fn knows_end(&self, group: &Group) -> bool {
-        self.asked.contains(&group.id) && self.streams.tells_of(group)
+        let is_told = self.streams.tells_of(group) || self.slots.next_ms().is_some();
+        is_told && self.asked.contains(&group.id)
     }
 
     /// Where to read first, if the last entries of a journal do not go on from what is known. If
@@ -210,7 +212,11 @@ impl Engine {
             wait_ms: 0,
             size,
         };
-        match self.read(Operation::ReadJournal, &request).await {
+        let read = match size {
+            AnswerSize::Slot => self.read_in_place(&group.id, &request).await,
+            _ => self.read(Operation::ReadJournal, &request).await,
+        };
+        match read {
             Ok(page) => Ok(Some(page)),
             Err(Error::Refused(refusal)) if refusal.problem == ProblemType::UnknownSegment => {
                 let now_ms = self.transport.time.now_unix_ms();

@@ -7,6 +7,7 @@ use crypto::sign::LeafKeyPair;
 use protocol::Wire;
 use protocol::codec::opaque;
 use protocol::ids::GroupId;
+use protocol::journal::{ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::request::Sender;
@@ -139,6 +140,43 @@ impl Engine {
         if let Some(taken) = taken {
             tokens::discard(&self.db, &taken)?;
         }
+        read_answer(&answer?)
+    }
+
+    /// As [`Self::read`], of a group's journal in a slot: with one request. Whoever uses an
+    /// allowance up would see who asks again. Where one is used up the next request pays.
+    pub(crate) async fn read_in_place(
+        &mut self,
+        group: &GroupId,
+        body: &ReadJournalRequest,
+    ) -> Result<ReadJournalResponse, Error> {
+        let pays = self.between_slots.to_pay.remove(group) && self.spendable()? > 0;
+        let tokens = match pays {
+            true => self.take_tokens_again(1)?.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let read = self.read_once(body, &tokens).await;
+        tokens::discard(&self.db, &tokens)?;
+        if let Err(Error::Refused(refusal)) = &read
+            && refusal.problem == ProblemType::TooManyRequests
+            && refusal.token_helps
+        {
+            self.between_slots.to_pay.insert(*group);
+        }
+        read
+    }
+
+    /// One request, whatever it meets.
+    pub(crate) async fn read_once(
+        &mut self,
+        body: &ReadJournalRequest,
+        tokens: &[Token],
+    ) -> Result<ReadJournalResponse, Error> {
+        let answer = self
+            .transport
+            .post(Operation::ReadJournal, &body.encode(), tokens)
+            .await;
+        self.keep_transport_state()?;
         read_answer(&answer?)
     }
 

@@ -2,20 +2,28 @@
 //! whatever there is to be read. What follows from what was read waits for a slot too: nothing is
 //! sent because something was received.
 
+use protocol::WIRE_VERSION;
 use protocol::ids::{GroupId, Position, SegmentId};
-use protocol::journal::AnswerSize;
+use protocol::journal::{AnswerSize, ReadJournalRequest};
 
 use crate::engine::Engine;
 use crate::error::{Error, refusals_can_wait};
-use crate::flows::feed::latest_ms;
 use crate::flows::read::{Senders, Taken};
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::slots::{Profile, Turn, choose};
-use crate::store::{Group, Status, feed};
+use crate::store::{Group, Status, feed, groups};
 
 /// A number below 2^64 from the system.
 fn draw() -> Result<u64, Error> {
     Ok(u64::from_be_bytes(crypto::random()?))
+}
+
+/// What one journal meets holds up no other one.
+fn others_go_on(read: Result<(), Error>) -> Result<(), Error> {
+    match read {
+        Err(Error::Refused(_) | Error::Protocol(_) | Error::Directory(_)) => Ok(()),
+        other => other,
+    }
 }
 
 impl Engine {
@@ -39,74 +47,120 @@ impl Engine {
         let _held = self.hold().await?;
         self.keep_heard()?;
         let follows = feed::place(&self.db)?.is_some();
-        let is_named = match self.slots.reacts() {
-            true => !self.named()?.is_empty(),
-            false => false,
-        };
         let now_ms = SystemClock.monotonic_ms();
-        if is_named {
+        if self.slots.reacts() && !self.named(now_ms)?.is_empty() {
             self.slots.hear(now_ms);
         }
         // Whatever went out since has had a place, and so has what is sent in this one beyond it.
         let before = self.transport.posted();
-        self.slots.spent(before.saturating_sub(self.counted));
-        self.counted = before;
+        let counted = std::mem::replace(&mut self.between_slots.counted, before);
+        self.slots.spent(before.saturating_sub(counted));
         let random = [draw()?, draw()?];
-        let done = match self.slots.turn(now_ms, (follows, is_named), random) {
-            None => return Ok(()),
-            Some(Turn::Taken) => Ok(()),
-            Some(Turn::Read) => self.read_in_slot().await,
-            Some(Turn::SettleOnly) => self.settle_in_slot().await,
+        let done = match self.slots.turn(now_ms, follows, random) {
+            None | Some(Turn::Taken) => return Ok(()),
+            Some(Turn::Read) => self.read_in_slot(follows).await,
             Some(Turn::Settle) => match self.settle_in_slot().await {
-                Ok(()) if self.transport.posted() == before => self.read_in_slot().await,
+                Ok(()) if self.transport.posted() == before => self.read_in_slot(follows).await,
                 other => other,
             },
+            Some(Turn::React { settles }) => self.react(settles, now_ms).await,
         };
         let places = u64::try_from(self.bundle.journals()).unwrap_or(1);
-        self.counted = self.transport.posted().min(before.saturating_add(places));
+        let posted = self.transport.posted();
+        self.between_slots.counted = posted.min(before.saturating_add(places));
         done
     }
 
-    /// Groups that the feed has named, or whose time has come.
-    fn named(&self) -> Result<Vec<GroupId>, Error> {
-        let now_ms = self.transport.time.now_unix_ms();
-        feed::to_read(&self.db, now_ms, latest_ms(now_ms))
+    /// Groups with news that are read now, if news count.
+    fn named(&self, now_ms: u64) -> Result<Vec<GroupId>, Error> {
+        let mut named = Vec::new();
+        for (group, _) in feed::due(&self.db)? {
+            let reacted_ms = self.between_slots.reacted_ms.get(&group);
+            if reacted_ms.is_none_or(|ms| now_ms.saturating_sub(*ms) >= self.slots.least_ms()) {
+                named.push(group);
+            }
+        }
+        Ok(named)
     }
 
-    async fn read_in_slot(&mut self) -> Result<(), Error> {
-        if self.slots.profile() == Profile::LowData && feed::place(&self.db)?.is_some() {
-            let named = self.named()?;
-            self.read_these(named).await?;
-            return self.judge_outbox();
+    /// Reads what the feed has named; without news, one group now and then.
+    async fn react(&mut self, settles: bool, now_ms: u64) -> Result<(), Error> {
+        if settles {
+            self.settle_in_slot().await?;
         }
-        let now_ms = self.transport.time.now_unix_ms();
-        let mut candidates = feed::candidates(&self.db, now_ms, latest_ms(now_ms))?;
-        // Its stream tells what there is; it is read where nothing else can be.
-        let mut streamed = Vec::new();
-        candidates.retain(|(id, _)| match Group::find(&self.db, id) {
-            Ok(Some(group)) if self.streams.has_all_of(&group) => {
-                streamed.push(*id);
-                false
-            }
-            _ => true,
-        });
-        let (mut groups, waits): (Vec<_>, Vec<_>) = candidates.into_iter().unzip();
-        let mut chosen = choose(&waits, self.bundle, [draw()?, draw()?, draw()?, draw()?]);
-        if groups.is_empty() {
-            chosen = vec![0; streamed.len().min(self.bundle.journals())];
-            groups = streamed;
+        let mut named = self.named(now_ms)?;
+        if named.is_empty() {
+            named.extend(self.looked_into(true, &[])?);
         }
-        for at in chosen {
-            let Some(group) = groups.get(at) else {
+        for group in &named {
+            self.between_slots.reacted_ms.insert(*group, now_ms);
+        }
+        self.read_these(named).await?;
+        self.judge_outbox()
+    }
+
+    async fn read_in_slot(&mut self, follows: bool) -> Result<(), Error> {
+        let mut read = Vec::new();
+        for _ in 0..self.bundle.journals() {
+            let Some(group) = self.next_to_read(follows, &read)? else {
+                others_go_on(self.read_nobody().await)?;
                 continue;
             };
-            match self.read_page(group).await {
-                // What one group meets holds up no other one.
-                Err(Error::Refused(_) | Error::Protocol(_) | Error::Directory(_)) => {}
-                other => other?,
-            }
+            read.push(group);
+            feed::goes_behind(&self.db, &group)?;
+            self.between_slots.held_up.insert(group);
+            others_go_on(self.read_page(&group).await)?;
         }
         Ok(())
+    }
+
+    /// The group that is read next, if any is. Of those with news the one that has waited for
+    /// longest; else one is looked into now and then. What holds a group up holds up no other one
+    /// for longer than every other time, and so does what is due where no feed says that others are
+    /// not.
+    fn next_to_read(&self, follows: bool, read: &[GroupId]) -> Result<Option<GroupId>, Error> {
+        let mut due = feed::due(&self.db)?;
+        due.retain(|(group, _)| self.is_read_in_slots(group, read));
+        if draw()?.is_multiple_of(2) {
+            let held_up = &self.between_slots.held_up;
+            due.retain(|(group, _)| follows && !held_up.contains(group));
+        }
+        let places: Vec<_> = due.iter().map(|(_, place)| *place).collect();
+        match choose(&places, [draw()?, draw()?]).and_then(|at| due.get(at)) {
+            Some((group, _)) => Ok(Some(*group)),
+            None => self.looked_into(follows, read),
+        }
+    }
+
+    /// A group that is looked into without news, now and then: any of all.
+    fn looked_into(&self, follows: bool, read: &[GroupId]) -> Result<Option<GroupId>, Error> {
+        let mut all = groups::to_read(&self.db)?;
+        all.retain(|group| self.is_read_in_slots(group, read));
+        match self.slots.looks(all.len(), follows, draw()?) {
+            true => Ok(all.pop()),
+            false => Ok(None),
+        }
+    }
+
+    /// Not what a stream has told already, nor what was read in this slot.
+    fn is_read_in_slots(&self, id: &GroupId, read: &[GroupId]) -> bool {
+        let followed = self.streams.parked.as_ref();
+        let is_told = followed.is_some_and(|it| it.group == *id)
+            && matches!(Group::find(&self.db, id), Ok(Some(group)) if self.streams.has_all_of(&group));
+        !is_told && !read.contains(id)
+    }
+
+    /// Asks for what is nobody's: the same to the relay as any other slot.
+    async fn read_nobody(&mut self) -> Result<(), Error> {
+        let request = ReadJournalRequest {
+            version: WIRE_VERSION,
+            segment: SegmentId::NOBODY,
+            from: Position::LAST,
+            known: Position(0),
+            wait_ms: 0,
+            size: AnswerSize::Slot,
+        };
+        self.read_once(&request, &[]).await.map(drop)
     }
 
     /// Reads the last page of a journal; or the next one where more has come than that holds.
@@ -119,41 +173,55 @@ impl Engine {
         if self.is_without_state(id)? {
             return Ok(());
         }
-        let from = match self.cursors.remove(id) {
-            Some((segment, from)) if segment == group.segment.id => from,
+        let from = match self.between_slots.cursors.get(id) {
+            Some((segment, from)) if *segment == group.segment.id => *from,
             _ => Position::LAST,
         };
-        let Some(page) = self.page(&group, from, AnswerSize::Ordinary).await? else {
+        let Some(page) = self.page(&group, from, AnswerSize::Slot).await? else {
             return Ok(());
         };
         if let Some(before) = self.is_missing_before(&group, from, &page)? {
             return self.goes_on(id, Some((group.segment.id, before)));
         }
-        let mut taken = self.take(id, &page, Senders::AsKnown)?;
-        if let Taken::Undecided(accepted_ms) = taken
-            && self.looks_up_senders(accepted_ms).await?
-        {
-            taken = self.take(id, &page, Senders::LookedUp)?;
-        }
-        match taken {
+        let senders = match self.between_slots.looked_up.remove(id) {
+            true => Senders::LookedUp,
+            false => Senders::AsKnown,
+        };
+        match self.take(id, &page, senders)? {
             Taken::On(next) => self.goes_on(id, Some((group.segment.id, next)))?,
             Taken::NextSegment => self.goes_on(id, None)?,
-            Taken::LaterStore => {
-                self.heard_directory().await?;
+            Taken::End => {
+                self.goes_well(id);
+                if self.read_to_end.contains(id) {
+                    self.asked.insert(*id);
+                }
             }
-            Taken::End | Taken::Undecided(_) => {}
+            // The directory says more, in a slot for what follows from reading.
+            Taken::LaterStore => self.waits_for_directory(id, 0)?,
+            Taken::Undecided(accepted_ms) => self.waits_for_directory(id, accepted_ms)?,
         }
         self.know_as_read()?;
         self.judge_outbox()
     }
 
+    /// What was read of a group was of use.
+    fn goes_well(&mut self, id: &GroupId) {
+        self.between_slots.held_up.remove(id);
+        self.between_slots.cursors.remove(id);
+    }
+
     /// More is to be read: in a slot to come.
     fn goes_on(&mut self, id: &GroupId, from: Option<(SegmentId, Position)>) -> Result<(), Error> {
+        self.goes_well(id);
         if let Some(from) = from {
-            self.cursors.insert(*id, from);
+            self.between_slots.cursors.insert(*id, from);
         }
-        let now_ms = self.transport.time.now_unix_ms();
-        feed::has_news(&self.db, id, now_ms)
+        feed::has_news(&self.db, id)
+    }
+
+    fn waits_for_directory(&mut self, id: &GroupId, accepted_ms: u64) -> Result<(), Error> {
+        self.between_slots.undecided.insert(*id, accepted_ms);
+        feed::has_news(&self.db, id)
     }
 
     /// What journals that were just read to their ends say of own messages. What is sent from now
@@ -173,7 +241,21 @@ impl Engine {
     /// from what was read.
     async fn settle_in_slot(&mut self) -> Result<(), Error> {
         self.prepare_to_read().await?;
+        self.hear_directory().await?;
         refusals_can_wait(self.follow_invitations().await)?;
         self.settle().await
+    }
+
+    /// Hears the directory anew for an entry that could not be judged without.
+    async fn hear_directory(&mut self) -> Result<(), Error> {
+        let undecided = self.between_slots.undecided.iter().next();
+        let Some((group, accepted_ms)) = undecided.map(|(group, ms)| (*group, *ms)) else {
+            return Ok(());
+        };
+        if self.looks_up_senders(accepted_ms).await? {
+            self.between_slots.undecided.remove(&group);
+            self.between_slots.looked_up.insert(group);
+        }
+        Ok(())
     }
 }

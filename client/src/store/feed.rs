@@ -1,12 +1,11 @@
 //! Where this client is in the activity feed, and what it knows by it: which groups have news, and
-//! when each is looked into whatever the feed says.
+//! which of them comes first.
 
 use protocol::feed::Resolution;
 use protocol::ids::{Day, Digest, GroupId, TickNumber};
 use rusqlite::Connection;
 
 use crate::error::{Error, LocalError};
-use crate::slots::Candidate;
 use crate::store::database::{change, column, first, is_there, rows};
 use crate::store::segments::{key, number, unsigned};
 
@@ -87,52 +86,47 @@ pub(crate) fn is_forked(db: &Connection, generation: u64) -> Result<bool, Error>
     )
 }
 
-/// There is news, as the feed says or a stream, in the caller's transaction.
-pub(crate) fn has_news(db: &Connection, group: &GroupId, now_ms: u64) -> Result<(), Error> {
+/// There is news, as the feed says or a stream, in the caller's transaction: behind what has news
+/// already.
+pub(crate) fn has_news(db: &Connection, group: &GroupId) -> Result<(), Error> {
     change(
         db,
-        "INSERT INTO feed_groups (group_id, news_ms, due_ms) VALUES (?1, ?2, 0)
-         ON CONFLICT (group_id) DO UPDATE SET news_ms = ?2 WHERE news_ms = 0",
-        (group.0, number(now_ms.max(1))?),
+        "INSERT INTO feed_groups (group_id, place)
+         SELECT ?, 1 + coalesce(max(place), 0) FROM feed_groups WHERE true
+         ON CONFLICT (group_id) DO UPDATE SET place = excluded.place WHERE place = 0",
+        [group.0],
     )
 }
 
-/// Groups that a slot can read, and since when they should be read, if they should. Where there is
-/// none, those of the stock: a read is a read.
-pub(crate) fn candidates(
-    db: &Connection,
-    now_ms: u64,
-    latest_ms: u64,
-) -> Result<Vec<(GroupId, Candidate)>, Error> {
-    let of = |is_stock: bool| {
-        rows(
-            db,
-            "SELECT groups.group_id, joined, news_ms, due_ms
-             FROM groups JOIN segments USING (group_id) LEFT JOIN feed_groups USING (group_id)
-             WHERE status = 'active'
-                AND (groups.group_id IN (SELECT group_id FROM connection_stock)) = ?",
-            [is_stock],
-            |row| {
-                let joined: Option<i64> = row.get(1)?;
-                let times: [Option<i64>; 2] = [row.get(2)?, row.get(3)?];
-                Ok((GroupId(row.get(0)?), joined.is_some(), times))
-            },
-        )
-    };
-    let found = match of(false)? {
-        some if some.is_empty() => of(true)?,
-        some => some,
-    };
-    let candidates = found.into_iter().map(|(group, joins, times)| {
-        let [news_ms, due_ms] = times.map(|ms| ms.and_then(|ms| u64::try_from(ms).ok()));
-        let is_due = joins || due_ms.is_none_or(|ms| ms <= now_ms || ms > latest_ms);
-        let due_since_ms = match news_ms {
-            Some(news_ms) if news_ms > 0 => Some(news_ms),
-            _ => is_due.then_some(now_ms),
-        };
-        (group, Candidate { due_since_ms })
-    });
-    Ok(candidates.collect())
+/// A group with news is about to be read: if that does not come to its end, others come first the
+/// next time, whatever it meets.
+pub(crate) fn goes_behind(db: &Connection, group: &GroupId) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE feed_groups SET place = (SELECT 1 + max(place) FROM feed_groups)
+         WHERE group_id = ? AND place > 0",
+        [group.0],
+    )
+}
+
+/// Groups that are to be read, in an order that is nobody's: with their places in the queue of
+/// those with news, or none where nothing is known.
+pub(crate) fn due(db: &Connection) -> Result<Vec<(GroupId, Option<u64>)>, Error> {
+    let found = rows(
+        db,
+        "SELECT groups.group_id, nullif(place, 0)
+         FROM groups JOIN segments USING (group_id) LEFT JOIN feed_groups USING (group_id)
+         WHERE status = 'active'
+            AND groups.group_id NOT IN (SELECT group_id FROM connection_stock)
+            AND (place IS NULL OR place > 0 OR joined IS NOT NULL)
+         ORDER BY random()",
+        (),
+        |row| Ok((GroupId(row.get(0)?), row.get::<_, Option<i64>>(1)?)),
+    )?;
+    let found = found.into_iter();
+    found
+        .map(|(group, place)| Ok((group, place.map(unsigned).transpose()?)))
+        .collect()
 }
 
 /// What was said before is not known for sure: every group is read.
@@ -140,40 +134,28 @@ pub(crate) fn all_may_have_news(db: &Connection) -> Result<(), Error> {
     change(db, "DELETE FROM feed_groups", ())
 }
 
-/// A group was read to its end: again when the feed says so, and at `due_ms` anyway. What was drawn
-/// before stays until its time has come.
-pub(crate) fn was_read(
-    db: &Connection,
-    group: &GroupId,
-    (now_ms, latest_ms): (u64, u64),
-    due_ms: u64,
-) -> Result<(), Error> {
+/// A group was read to its end: again when the feed says so, and at a look.
+pub(crate) fn was_read(db: &Connection, group: &GroupId) -> Result<(), Error> {
     change(
         db,
-        "INSERT INTO feed_groups (group_id, news_ms, due_ms) VALUES (?1, 0, ?3)
-         ON CONFLICT (group_id) DO UPDATE SET news_ms = 0, due_ms = excluded.due_ms
-         WHERE news_ms > 0 OR due_ms <= ?2 OR due_ms > ?4",
-        (
-            group.0,
-            number(now_ms)?,
-            number(due_ms)?,
-            number(latest_ms)?,
-        ),
+        "INSERT INTO feed_groups (group_id, place) VALUES (?, 0)
+         ON CONFLICT (group_id) DO UPDATE SET place = 0",
+        [group.0],
     )
 }
 
-/// Groups that are read now, in an order that is nobody's. `latest_ms`: no time that was drawn is
-/// later than this one, or another clock drew it.
-pub(crate) fn to_read(db: &Connection, now_ms: u64, latest_ms: u64) -> Result<Vec<GroupId>, Error> {
+/// Groups that an explicit call reads by the feed: those that are due, and those that were not read
+/// today. In an order that is nobody's.
+pub(crate) fn to_read(db: &Connection, today: Day) -> Result<Vec<GroupId>, Error> {
     rows(
         db,
-        "SELECT groups.group_id FROM groups JOIN segments USING (group_id)
-            LEFT JOIN feed_groups USING (group_id)
+        "SELECT groups.group_id
+         FROM groups JOIN segments USING (group_id) LEFT JOIN feed_groups USING (group_id)
          WHERE status = 'active'
             AND groups.group_id NOT IN (SELECT group_id FROM connection_stock)
-            AND (due_ms IS NULL OR news_ms > 0 OR due_ms <= ?1 OR due_ms > ?2 OR joined IS NOT NULL)
+            AND (place IS NULL OR place > 0 OR joined IS NOT NULL OR read_day != ?)
          ORDER BY random()",
-        (number(now_ms)?, number(latest_ms)?),
+        [today.0],
         |row| Ok(GroupId(row.get(0)?)),
     )
 }
@@ -213,37 +195,67 @@ mod tests {
     use crate::store::groups::Group;
     use crate::store::groups::tests::group;
 
-    const NOW: u64 = 1_800_000_000_000;
-    const LATEST: u64 = NOW + 1_000_000;
+    /// Groups that are to be read, those with news in their order and then the others.
+    fn queue(db: &Connection) -> (Vec<GroupId>, Vec<GroupId>) {
+        let mut due = due(db).unwrap();
+        due.sort_unstable_by_key(|(group, place)| (*place, *group));
+        let (unknown, named): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|(_, place)| place.is_none());
+        let groups = |some: Vec<(GroupId, _)>| some.into_iter().map(|(group, _)| group).collect();
+        (groups(named), groups(unknown))
+    }
 
     #[test]
-    fn a_group_is_read_when_the_feed_says_so_when_it_is_due_and_when_nothing_is_known_of_it() {
+    fn a_group_is_read_when_the_feed_says_so_and_when_nothing_is_known_of_it() {
         let db = in_memory().unwrap();
         let groups = [1, 2, 3].map(|number| group(number, &format!("group {number}")));
         for group in &groups {
             group.insert(&db).unwrap();
         }
-        let read = |now| {
-            let mut read = to_read(&db, now, LATEST).unwrap();
+        let ids = groups.each_ref().map(|group| group.id);
+        assert_eq!(queue(&db), (Vec::new(), ids.to_vec()));
+        for id in &ids {
+            was_read(&db, id).unwrap();
+        }
+        assert_eq!(queue(&db), (Vec::new(), Vec::new()));
+        for at in [2, 0, 2] {
+            has_news(&db, &ids[at]).unwrap();
+        }
+        assert_eq!(queue(&db).0, [ids[2], ids[0]]);
+        // What was tried and has more waits for the others.
+        goes_behind(&db, &ids[2]).unwrap();
+        assert_eq!(queue(&db).0, [ids[0], ids[2]]);
+        has_news(&db, &ids[1]).unwrap();
+        goes_behind(&db, &ids[0]).unwrap();
+        assert_eq!(queue(&db).0, [ids[2], ids[1], ids[0]]);
+        was_read(&db, &ids[2]).unwrap();
+        // It has no news because it was tried.
+        goes_behind(&db, &ids[2]).unwrap();
+        assert_eq!(queue(&db), (vec![ids[1], ids[0]], Vec::new()));
+        all_may_have_news(&db).unwrap();
+        assert_eq!(queue(&db), (Vec::new(), ids.to_vec()));
+    }
+
+    #[test]
+    fn an_explicit_call_reads_what_is_due_and_what_it_has_not_read_today() {
+        let db = in_memory().unwrap();
+        let today = Day(20_000);
+        let ids = [1, 2, 3].map(|number| {
+            let group = group(number, &format!("group {number}"));
+            group.insert(&db).unwrap();
+            was_read(&db, &group.id).unwrap();
+            crate::store::groups::set_read_day(&db, &group.id, today.0).unwrap();
+            group.id
+        });
+        let read = |today| {
+            let mut read = to_read(&db, today).unwrap();
             read.sort_unstable();
             read
         };
-        let ids = groups.each_ref().map(|group| group.id);
-        assert_eq!(read(NOW), ids);
-        for id in &ids {
-            was_read(&db, id, (NOW, LATEST), NOW + 1_000).unwrap();
-        }
-        has_news(&db, &ids[2], NOW).unwrap();
-        was_read(&db, &ids[2], (NOW, LATEST), LATEST + 1).unwrap();
-        assert_eq!(read(NOW), [ids[2]]);
-        was_read(&db, &ids[2], (NOW, LATEST), NOW + 2_000).unwrap();
-        assert_eq!(read(NOW), []);
-        has_news(&db, &ids[1], NOW).unwrap();
-        assert_eq!(read(NOW), [ids[1]]);
-        was_read(&db, &ids[1], (NOW, LATEST), NOW + 2_000).unwrap();
-        assert_eq!(read(NOW + 1_000), [ids[0]]);
-        all_may_have_news(&db).unwrap();
-        assert_eq!(read(NOW), ids);
+        assert_eq!(read(today), []);
+        has_news(&db, &ids[1]).unwrap();
+        assert_eq!(read(today), [ids[1]]);
+        assert_eq!(read(Day(today.0 + 1)), ids);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `ReadJournal` with its wait. A read that waits holds a place for waiting only, and no token. A
-//! read in a slot waits for nothing; when its answer leaves does not depend on what was done for it.
+//! read in a slot waits for nothing; when its answer leaves does not depend on what was done for
+//! it.
 
 use std::time::Duration;
 

@@ -659,10 +659,9 @@ CREATE TABLE feed_forks (
     other BLOB NOT NULL
 ) STRICT;
 
--- Groups that were read: since when there is news, and when they are read whatever the feed says.
+-- Groups that were read to their ends once: which of them have news since.
 CREATE TABLE feed_groups (
     group_id BLOB PRIMARY KEY REFERENCES groups (group_id) ON DELETE CASCADE,
-    -- Since when there is news; 0 for none.
-    news_ms INTEGER NOT NULL,
-    due_ms INTEGER NOT NULL
+    -- In the queue of those with news; 0 for none.
+    place INTEGER NOT NULL
 ) STRICT;

@@ -122,9 +122,10 @@ fn scheduled(
             slots.hear(heard_ms);
             continue;
         }
-        match slots.turn(next_ms, (true, named), dice.pair()) {
-            None | Some(Turn::Taken | Turn::SettleOnly) => {}
-            Some(Turn::Read | Turn::Settle) => {
+        match slots.turn(next_ms, true, dice.pair()) {
+            None | Some(Turn::Taken) => {}
+            Some(Turn::React { .. }) if !named => {}
+            Some(Turn::Read | Turn::Settle | Turn::React { .. }) => {
                 shown.push(next_ms);
                 if named && answers && dice.roll().is_multiple_of(2) {
                     answer_ms = next_ms + dice.roll() % MINUTE_MS;
