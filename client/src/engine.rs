@@ -90,6 +90,8 @@ pub(crate) struct BetweenSlots {
     pub(crate) looked_up: HashSet<GroupId>,
     /// When groups were read because the feed had named them, by the clock that nobody sets.
     pub(crate) reacted_ms: HashMap<GroupId, u64>,
+    /// In a slot for what follows from reading: so many requests had gone out before it.
+    pub(crate) settling: Option<u64>,
 }
 
 /// One device of one user.

@@ -9,12 +9,34 @@ use crate::error::{Error, Fault, LocalError, UsageError, refusals_can_wait};
 use crate::store::acts::{Act, done, due, put_off};
 use crate::store::{Group, Status, push};
 
+/// An order that is nobody's. One that is the same each time would tell a client, or its devices,
+/// apart.
+pub(crate) fn in_any_order<T>(some: impl IntoIterator<Item = T>) -> Result<Vec<T>, Error> {
+    let mut drawn = some
+        .into_iter()
+        .map(|one| Ok((crypto::random::<16>()?, one)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    drawn.sort_by_key(|(random, _)| *random);
+    Ok(drawn.into_iter().map(|(_, one)| one).collect())
+}
+
 impl Engine {
+    /// In a slot for what follows from reading: whether something was asked for in it. Nothing else
+    /// is then, in no other group and of no other contact: one moment would show that one client
+    /// has both.
+    pub(crate) fn has_acted(&self) -> bool {
+        let before = self.between_slots.settling;
+        before.is_some_and(|before| self.transport.posted() > before)
+    }
+
     /// Does what is due; what is new gets its time.
     pub(crate) async fn act(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
         push::plan_upkeep(&self.db, now_ms)?;
-        for (act, about) in due(&mut self.db, now_ms)? {
+        for (act, about) in in_any_order(due(&mut self.db, now_ms)?)? {
+            if self.has_acted() {
+                break;
+            }
             // A leaf that is to get a handle waits until there is one.
             let (act, about) = if act == Act::Extras && push::is_out_of_stock(&self.db, now_ms)? {
                 put_off(&self.db, act, &about)?;
@@ -33,6 +55,9 @@ impl Engine {
             }
             if matches!(outcome, Err(Error::Unreachable(_))) {
                 return outcome;
+            }
+            if act == Act::Pointer && outcome.is_ok() && self.has_pointers_to_tell(&about)? {
+                continue;
             }
             // Nothing may be sent there yet: it is done when somebody was heard.
             if matches!(outcome, Err(Error::Usage(UsageError::NobodyHeard(_)))) {

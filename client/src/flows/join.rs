@@ -9,6 +9,7 @@ use protocol::{WIRE_VERSION, Wire as _};
 
 use crate::engine::Engine;
 use crate::error::{Error, PeerError};
+use crate::flows::act::in_any_order;
 use crate::mls::join::{Invitation, Stranger, check_return, invitation, join};
 use crate::mls::welcomes;
 use crate::store::database::begin;
@@ -24,7 +25,10 @@ impl Engine {
     /// late is dropped.
     pub(crate) async fn follow_invitations(&mut self) -> Result<(), Error> {
         let now_ms = self.transport.time.now_unix_ms();
-        for invited in pointers::invited(&self.db, now_ms)? {
+        for invited in in_any_order(pointers::invited(&self.db, now_ms)?)? {
+            if self.has_acted() {
+                break;
+            }
             match self.follow_invitation(&invited).await {
                 // Refused for now, or not to be paid: it waits, and holds up no other one.
                 Err(Error::Refused(refusal)) => {

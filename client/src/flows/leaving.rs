@@ -13,6 +13,7 @@ use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::flows::act::in_any_order;
 use crate::mls::plan::Plan;
 use crate::store::pools;
 use crate::store::sync_outbox::enqueue;
@@ -96,7 +97,10 @@ impl Engine {
 
     /// Deletes former pools.
     pub(crate) async fn delete_retired_pools(&mut self) -> Result<(), Error> {
-        for (token, owner) in pools::retired(&self.db)? {
+        for (token, owner) in in_any_order(pools::retired(&self.db)?)? {
+            if self.has_acted() {
+                break;
+            }
             self.delete_pool(&token, owner).await?;
             pools::is_deleted(&self.db, &token)?;
         }

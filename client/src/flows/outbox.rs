@@ -28,6 +28,9 @@ impl Engine {
         let mut first = Ok(());
         let mut holding = Vec::new();
         for queued in queued(&self.db)? {
+            if self.has_acted() {
+                break;
+            }
             // What came after it in its group waits for it; other groups do not.
             if holding.contains(&queued.group_id) || !is_queued(&self.db, &queued.message)? {
                 continue;

@@ -5,7 +5,7 @@
 use protocol::ids::GroupId;
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, LocalError};
 use crate::mls::content::Content;
 use crate::store::connections::group_with;
 use crate::store::identities;
@@ -27,12 +27,21 @@ impl Engine {
             };
             // Without a journal that both share there is nothing to be done.
             if let Some(shared) = shared {
+                if self.has_acted() {
+                    break;
+                }
                 self.send_content(&shared, &Content::Pointer(pointer))
                     .await?;
             }
             pointers::sent(&self.db, row)?;
         }
         Ok(())
+    }
+
+    /// Whether the next slot has more to tell.
+    pub(crate) fn has_pointers_to_tell(&self, group: &[u8]) -> Result<bool, Error> {
+        let id = GroupId(group.try_into().map_err(|_| LocalError::Damaged)?);
+        Ok(self.has_acted() && !pointers::rows(&self.db, &id, DUE)?.is_empty())
     }
 }
 

@@ -7,7 +7,7 @@ use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::journal::{AnswerSize, ReadJournalRequest};
 
 use crate::engine::Engine;
-use crate::error::{Error, refusals_can_wait};
+use crate::error::Error;
 use crate::flows::read::{Senders, Taken};
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::slots::{Profile, Turn, choose};
@@ -234,28 +234,6 @@ impl Engine {
             }
         }
         self.read_to_end.clear();
-        Ok(())
-    }
-
-    /// What waited for a slot: requests whose outcome is not known, invitations, and what follows
-    /// from what was read.
-    async fn settle_in_slot(&mut self) -> Result<(), Error> {
-        self.prepare_to_read().await?;
-        self.hear_directory().await?;
-        refusals_can_wait(self.follow_invitations().await)?;
-        self.settle().await
-    }
-
-    /// Hears the directory anew for an entry that could not be judged without.
-    async fn hear_directory(&mut self) -> Result<(), Error> {
-        let undecided = self.between_slots.undecided.iter().next();
-        let Some((group, accepted_ms)) = undecided.map(|(group, ms)| (*group, *ms)) else {
-            return Ok(());
-        };
-        if self.looks_up_senders(accepted_ms).await? {
-            self.between_slots.undecided.remove(&group);
-            self.between_slots.looked_up.insert(group);
-        }
         Ok(())
     }
 }

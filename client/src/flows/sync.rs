@@ -4,8 +4,51 @@ use protocol::ids::GroupId;
 
 use crate::engine::Engine;
 use crate::error::{Error, all_can_wait, refusals_can_wait};
+use crate::flows::act::in_any_order;
 use crate::flows::news::Watch;
 use crate::store::{Group, Pending, Status, heard};
+
+/// What a client does beside reading.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Certificate,
+    Pending,
+    Directory,
+    Invitations,
+    Groups,
+    Upgrades,
+    Queued,
+    Acts,
+    Inbox,
+    KeyPackages,
+    Tokens,
+    Removals,
+    Devices,
+    Wallet,
+    Views,
+}
+
+impl Step {
+    const BEFORE_READING: [Self; 4] = [
+        Self::Certificate,
+        Self::Pending,
+        Self::Directory,
+        Self::Invitations,
+    ];
+    const AFTER_READING: [Self; 11] = [
+        Self::Groups,
+        Self::Upgrades,
+        Self::Queued,
+        Self::Acts,
+        Self::Inbox,
+        Self::KeyPackages,
+        Self::Tokens,
+        Self::Removals,
+        Self::Devices,
+        Self::Wallet,
+        Self::Views,
+    ];
+}
 
 impl Engine {
     /// Catches up: finishes what was under way, reads the journals of all groups, and does what
@@ -68,7 +111,10 @@ impl Engine {
 
     /// Brings requests to their end whose answer this client does not know.
     pub(crate) async fn resume(&mut self) -> Result<(), Error> {
-        for group in Pending::groups(&self.db)? {
+        for group in in_any_order(Pending::groups(&self.db)?)? {
+            if self.has_acted() {
+                break;
+            }
             // It stays kept. Whether the service answers at all shows in what comes next.
             match self.resume_group(&group).await {
                 Err(Error::Unreachable(_)) => break,
@@ -91,7 +137,72 @@ impl Engine {
     /// What follows from what was taken in: recovery keys, leaves whose key somebody else knows
     /// or knew, new KeyPackages. What is refused is tried again next time.
     pub(crate) async fn settle(&mut self) -> Result<(), Error> {
-        for group in Group::all(&self.db)? {
+        for step in Step::AFTER_READING {
+            self.do_step(step).await?;
+        }
+        self.loaded.forget_stale(&self.db)
+    }
+
+    /// The same in a slot, and what else has waited for one: up to the first step that asks for
+    /// something, in an order that is nobody's. What is refused again and again holds up nothing
+    /// for good.
+    pub(crate) async fn settle_in_slot(&mut self) -> Result<(), Error> {
+        self.between_slots.settling = Some(self.transport.posted());
+        let done = self.settle_in_any_order().await;
+        self.between_slots.settling = None;
+        self.loaded.forget_stale(&self.db)?;
+        done
+    }
+
+    async fn settle_in_any_order(&mut self) -> Result<(), Error> {
+        let steps = Step::BEFORE_READING.into_iter().chain(Step::AFTER_READING);
+        for step in in_any_order(steps)? {
+            if self.has_acted() {
+                break;
+            }
+            self.do_step(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn do_step(&mut self, step: Step) -> Result<(), Error> {
+        match step {
+            Step::Certificate => self.refresh_reporting().await,
+            Step::Pending => self.resume().await,
+            Step::Directory => self.hear_directory().await,
+            Step::Invitations => refusals_can_wait(self.follow_invitations().await),
+            Step::Groups => self.settle_groups().await,
+            Step::Upgrades => {
+                for group in self.upgrading()? {
+                    if self.has_acted() {
+                        break;
+                    }
+                    refusals_can_wait(self.go_on_upgrading(&group).await)?;
+                }
+                Ok(())
+            }
+            Step::Queued => all_can_wait(self.send_all_queued().await),
+            Step::Acts => {
+                self.plan_claims()?;
+                self.plan_stock()?;
+                self.plan_handle()?;
+                refusals_can_wait(self.act().await)
+            }
+            Step::Inbox => refusals_can_wait(self.check_inbox_in_time().await),
+            Step::KeyPackages => refusals_can_wait(self.replenish_key_packages().await),
+            Step::Tokens => refusals_can_wait(self.settle_tokens().await),
+            Step::Removals => refusals_can_wait(self.go_on_removing().await),
+            Step::Devices => refusals_can_wait(self.settle_devices().await),
+            Step::Wallet => refusals_can_wait(self.top_up().await),
+            Step::Views => self.compare_views().await,
+        }
+    }
+
+    async fn settle_groups(&mut self) -> Result<(), Error> {
+        for group in in_any_order(Group::all(&self.db)?)? {
+            if self.has_acted() {
+                break;
+            }
             match self.settle_group(&group).await {
                 // It has answered meanwhile: what it holds back of one group holds up no other one.
                 Err(Error::Unreachable(_)) if !self.transport.budget().left().is_zero() => {}
@@ -99,22 +210,20 @@ impl Engine {
                 other => other?,
             }
         }
-        for group in self.upgrading()? {
-            refusals_can_wait(self.go_on_upgrading(&group).await)?;
+        Ok(())
+    }
+
+    /// Hears the directory anew for an entry that could not be judged without.
+    async fn hear_directory(&mut self) -> Result<(), Error> {
+        let undecided = self.between_slots.undecided.iter().next();
+        let Some((group, accepted_ms)) = undecided.map(|(group, ms)| (*group, *ms)) else {
+            return Ok(());
+        };
+        if self.looks_up_senders(accepted_ms).await? {
+            self.between_slots.undecided.remove(&group);
+            self.between_slots.looked_up.insert(group);
         }
-        all_can_wait(self.send_all_queued().await)?;
-        self.plan_claims()?;
-        self.plan_stock()?;
-        self.plan_handle()?;
-        refusals_can_wait(self.act().await)?;
-        refusals_can_wait(self.check_inbox_in_time().await)?;
-        refusals_can_wait(self.replenish_key_packages().await)?;
-        refusals_can_wait(self.settle_tokens().await)?;
-        refusals_can_wait(self.go_on_removing().await)?;
-        refusals_can_wait(self.settle_devices().await)?;
-        refusals_can_wait(self.top_up().await)?;
-        self.loaded.forget_stale(&self.db)?;
-        self.compare_views().await
+        Ok(())
     }
 
     pub(crate) async fn settle_group(&mut self, group: &Group) -> Result<(), Error> {

@@ -62,7 +62,7 @@ impl Act {
         Self::Handles,
     ];
 
-    /// Somebody waits for what is urgent: it is done at once, but not in the same moment as others.
+    /// Somebody waits for what is urgent: it is done at once, but in a slot alone.
     pub(crate) const fn spread(self) -> Spread {
         let (name, mean_ms, most_ms) = match self {
             Self::Greet => ("greet", 0, 0),

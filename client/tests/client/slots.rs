@@ -406,6 +406,43 @@ async fn with_little_data_a_group_is_read_once_a_minute_however_often_it_is_name
     assert!((1..=4).contains(&read), "{read} of {TICKS}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_in_several_groups_comes_in_as_many_slots() {
+    const GROUPS: [&str; 4] = ["red", "green", "blue", "white"];
+    let (_homes, [alice, bob], carol, watched) = scene(15, options(Profile::Batched, 60)).await;
+    for name in GROUPS {
+        alice.create_group(name).await.unwrap();
+        alice.add_to_group(name, &["bob", "carol"]).await.unwrap();
+    }
+    settle(&[&alice, &bob, &carol]).await;
+    let _events = carol.event_stream();
+    watched.take();
+    // Somebody has to commit that, and nobody else is there.
+    for name in GROUPS {
+        bob.leave_group(name).await.unwrap();
+    }
+    let commits = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let seen = watched.seen.lock().unwrap();
+            let commits = seen
+                .iter()
+                .filter(|it| it.operation == Operation::UpdateClient);
+            let commits: Vec<Instant> = commits.map(|it| it.at).collect();
+            if commits.len() >= GROUPS.len() {
+                return commits;
+            }
+        }
+    };
+    let commits = tokio::time::timeout(Duration::from_secs(120), commits)
+        .await
+        .expect("she commits what he wishes");
+    let gaps: Vec<Duration> = commits.windows(2).map(|it| it[1] - it[0]).collect();
+    println!("{gaps:?}");
+    let together = gaps.iter().filter(|it| **it < Duration::from_millis(100));
+    assert!(together.count() < 2, "{gaps:?}");
+}
+
 /// How many requests a client made while it was written to twelve times, and the feed said so.
 async fn asked_while_written_to(seed: u64, slots_weakened: bool) -> usize {
     const MESSAGES: usize = 12;

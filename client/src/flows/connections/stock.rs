@@ -46,6 +46,10 @@ impl Engine {
                 used(db, &old)?;
                 Group::delete(db, &old)
             })?;
+            if self.has_acted() {
+                // It is planned again as long as the stock is short.
+                return Ok(());
+            }
         }
         self.prepare_group().await.map(drop)
     }

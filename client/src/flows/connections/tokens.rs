@@ -3,6 +3,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, refusals_can_wait};
+use crate::flows::act::in_any_order;
 use crate::mls::content::Content;
 use crate::store::connections::group_with;
 use crate::store::pools::renew_pool;
@@ -26,9 +27,12 @@ impl Engine {
     /// Publishes for contacts who are to be told, tells them, and has former pools deleted.
     pub(crate) async fn settle_tokens(&mut self) -> Result<(), Error> {
         let due = contacts::to_tell(&self.db)?;
-        for (key, pool) in contacts::pools(&self.db)? {
+        for (key, pool) in in_any_order(contacts::pools(&self.db)?)? {
             if !due.contains(&key) {
                 continue;
+            }
+            if self.has_acted() {
+                return Ok(());
             }
             self.publish_alone(&key, &pool).await?;
             // Where there is no way to tell: the contact has to connect again.

@@ -18,6 +18,7 @@ use tls_codec::{Serialize as _, VLBytes};
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, mls};
+use crate::flows::act::in_any_order;
 use crate::flows::key_packages::count::{may_publish, published_in_vain};
 use crate::leaf::{self, LIFETIME_S};
 use crate::mls::claimed::seal_set;
@@ -90,17 +91,6 @@ fn upload(
     })
 }
 
-/// Leaves are filled in the order of a set: the same order each time would tell a user's devices
-/// apart in all groups.
-fn in_any_order(key_packages: Vec<VLBytes>) -> Result<Vec<VLBytes>, Error> {
-    let mut drawn = key_packages
-        .into_iter()
-        .map(|package| Ok((crypto::random::<16>()?, package)))
-        .collect::<Result<Vec<_>, Error>>()?;
-    drawn.sort_by_key(|(random, _)| *random);
-    Ok(drawn.into_iter().map(|(_, package)| package).collect())
-}
-
 fn sets_of(due: &[Due], domain: &str) -> Result<Vec<WantedSet>, Error> {
     let mut sets = Vec::new();
     for due in due {
@@ -121,7 +111,10 @@ impl Engine {
         if self.profile.handle.is_none() || !self.publishes()? {
             return Ok(());
         }
-        for (contact, pool) in contacts::pools(&self.db)? {
+        for (contact, pool) in in_any_order(contacts::pools(&self.db)?)? {
+            if self.has_acted() {
+                break;
+            }
             if may_publish_for(&self.db, &contact, self.today())? {
                 self.replenish_pool(&contact, &pool).await?;
             }
