@@ -38,9 +38,9 @@ const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Requests on one connection of HTTP/2: as many as our listeners take.
 const REQUESTS: usize = MAX_STREAMS as usize;
-/// Answers that were given up, of which more may come in the next second. Beyond so many the library
-/// takes what comes for a fault of the other side, of which it bears a few: then clients that give
-/// up their requests could have the connection cut that the others use.
+/// Answers that were given up, of which more may come in the next second. Beyond so many the
+/// library takes what comes for a fault of the other side, of which it bears a few: then clients
+/// that give up their requests could have the connection cut that the others use.
 const GIVEN_UP: usize = 16 * 1024;
 /// The longest head of an answer, and how many fields it may have.
 const MAX_HEAD_BYTES: u32 = 16 * 1024;

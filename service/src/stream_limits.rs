@@ -8,9 +8,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::shutdown::Shutdown;
 
-/// Among the extensions of a response: its body ends by then. The listener sees to it where the body
-/// cannot, since nobody asks it for more than was not taken yet. Where it is one of many on its
-/// connection only that answer is cut.
+/// Among the extensions of a response: its body ends by then. The listener sees to it where the
+/// body cannot, since nobody asks it for more while the last piece is not taken. Where it is one of
+/// many on its connection only that answer is cut.
 #[derive(Clone, Copy, Debug)]
 pub struct EndsBy(pub Instant);
 

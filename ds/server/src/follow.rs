@@ -336,8 +336,8 @@ impl Follower {
         }
     }
 
-    /// After the beat: makes one frame ready. The store is looked into beside the beats: whatever it
-    /// takes, no frame waits for it.
+    /// After the beat: makes one frame ready. The store is looked into beside the beats, so that no
+    /// frame waits for it.
     async fn even(&mut self) {
         self.begin_to_look();
         let is_over = loop {
