@@ -1,76 +1,29 @@
 //! What a client knows and does: its database, its way to the service, and every call, one at a
 //! time. A driver owns it ([`crate::driver`]); the handle [`crate::Client`] asks the driver.
 
+pub(crate) mod following;
+
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use crypto::feed::CheckedTick;
 use openmls::prelude::MlsGroup;
-use protocol::feed::Tick;
-use protocol::ids::{GroupId, Position, SegmentId, TickNumber};
+use protocol::ids::{GroupId, Position, SegmentId};
 use rusqlite::Connection;
 
+use crate::engine::following::Feed;
 use crate::error::{Error, IssuerError};
 use crate::home::{Held, Home};
 use crate::net::streams::Streams;
 use crate::net::transport::Transport;
 use crate::outcomes::CommitOutcome;
 use crate::slots::{Bundle, Slots};
-use crate::store::feed::Place;
 use crate::store::loaded::Loaded;
 use crate::store::reporting::RequestPolicy;
 use crate::store::{Profile, database};
 
 /// The end of a journal at which the service has said last that there is news.
 pub(crate) type Promised = Arc<Mutex<Option<(SegmentId, Position)>>>;
-
-/// What was read of the activity feed and is not kept yet: while it is waited for, the engine does
-/// other things.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// The last tick that was checked.
-    pub(crate) at: Option<Place>,
-    /// Groups that were named.
-    pub(crate) news: HashSet<GroupId>,
-    /// What was fetched of the ticks between the last one and what the relay shows.
-    pub(crate) missed: Option<Missed>,
-    /// Segments that were looked for in all of these ticks.
-    pub(crate) searched: Option<HashSet<SegmentId>>,
-    /// Why it is not followed on from there.
-    pub(crate) ended: Option<Ended>,
-    /// When the next tick is looked for.
-    pub(crate) next_at: Option<tokio::time::Instant>,
-    /// When the last one came.
-    pub(crate) came_at: Option<tokio::time::Instant>,
-}
-
-/// Ticks that were missed, as far as they are fetched: from the last one back. Waits that end in
-/// between do not begin again.
-pub(crate) struct Missed {
-    /// The last one that was taken.
-    pub(crate) after: Place,
-    /// The one that is fetched next.
-    pub(crate) next: TickNumber,
-    pub(crate) ticks: Vec<(CheckedTick, Tick)>,
-}
-
-/// Why the activity feed is not followed any more.
-pub(crate) enum Ended {
-    /// No tick came when one was due, or one that can't be used; or too many were missed.
-    Stopped,
-    /// The service has signed a tick that does not go on from one that it has signed.
-    Forked(Box<Tick>),
-}
-
-/// How the activity feed is followed.
-pub(crate) struct Feed {
-    /// What it may cost; none: it is not followed.
-    pub(crate) bytes_a_month: Option<u64>,
-    pub(crate) heard: Arc<Mutex<Heard>>,
-    /// It is not begun again before this time.
-    pub(crate) not_before_ms: u64,
-}
 
 /// What one slot leaves to the next.
 #[derive(Default)]

@@ -133,6 +133,7 @@ mod mls;
 mod net;
 mod options;
 mod outcomes;
+mod purse;
 mod push_address;
 #[cfg(feature = "test-support")]
 pub mod slots;

@@ -39,11 +39,11 @@ pub struct Options {
     pub profile: Profile,
     /// How many journals a slot of the profile reads.
     pub bundle: Bundle,
-    /// Bytes that the activity feed may cost in a month of being followed without a pause. The
-    /// client takes the finest resolution that fits. The feed says which journal the next slot
-    /// reads, in every profile. Without it, where none fits and where the relay shows none, each
-    /// slot reads any group: news come later by as many slots as there are groups, on the average,
-    /// and some by three times as many.
+    /// Bytes that the activity feed may cost in a month. The client takes the finest resolution
+    /// that fits, and fetches no more however large ticks become: what is not used is good for a
+    /// week. The feed says which journal the next slot reads, in every profile. Without it, where
+    /// none fits and where the relay shows none, each slot reads any group: news come later by as
+    /// many slots as there are groups, on the average, and some by three times as many.
     pub feed_bytes: Option<u64>,
     /// Slots come as many times faster, for tests.
     #[cfg(feature = "test-support")]

@@ -22,7 +22,7 @@ use crate::slots::Profile;
 use crate::store::{Group, Status, connection_stock, database, events, heads};
 
 /// How often a client that waits looks whether another process has had news.
-const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
+const LOOK_ELSEWHERE: Duration = Duration::from_secs(1);
 /// One long poll of the group in front is between half of this and this.
 const POLL_MS: u32 = 4_000;
 /// A stream that begins may hold up a slot for so long.

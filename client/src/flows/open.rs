@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use crate::endpoints::Endpoints;
-use crate::engine::{BetweenSlots, Engine, Feed, Promised};
+use crate::engine::following::Feed;
+use crate::engine::{BetweenSlots, Engine, Promised};
 use crate::error::{Error, UsageError};
 use crate::flows::copies;
 use crate::home::Home;
@@ -17,7 +17,8 @@ use crate::net::streams::Streams;
 use crate::net::transport::Transport;
 use crate::net::transport::patience::Budget;
 use crate::options::Options;
-use crate::store::{Profile, database, reporting, tokens};
+use crate::purse::SharedPurse;
+use crate::store::{Profile, database, feed, reporting, tokens};
 
 impl Engine {
     /// Makes a client in a home directory: keys and tokens. On a home that has one: changes the
@@ -75,6 +76,8 @@ impl Engine {
             options.pace,
         )?;
         transport.answer_by(options.service);
+        let a_month = options.feed_bytes.unwrap_or(0);
+        let purse = feed::purse(&db, a_month, transport.time.now_unix_ms())?;
         let mut client = Self {
             db,
             profile,
@@ -84,11 +87,7 @@ impl Engine {
             asked: HashSet::new(),
             promised: Promised::default(),
             streams: Streams::of(slots.pace()),
-            feed: Feed {
-                bytes_a_month: options.feed_bytes,
-                heard: Arc::default(),
-                not_before_ms: 0,
-            },
+            feed: Feed::new(options.feed_bytes, SharedPurse::new(purse)),
             slots,
             bundle: options.bundle,
             between_slots: BetweenSlots::default(),

@@ -191,6 +191,15 @@ impl Transport {
         }
     }
 
+    /// The same way for what goes on beside calls, with a patience of its own. What it learns is
+    /// forgotten; its requests are counted.
+    pub(crate) fn beside_calls(&self) -> Self {
+        Self {
+            budget: Arc::new(self.budget.anew()),
+            ..self.clone()
+        }
+    }
+
     /// How many requests have gone out to the service this way.
     pub(crate) fn posted(&self) -> u64 {
         self.posted.load(Ordering::Relaxed)

@@ -1,11 +1,14 @@
 //! Where this client is in the activity feed, and what it knows by it: which groups have news, and
 //! which of them comes first.
 
+use std::sync::Arc;
+
 use protocol::feed::Resolution;
 use protocol::ids::{Day, Digest, GroupId, TickNumber};
 use rusqlite::Connection;
 
 use crate::error::{Error, LocalError};
+use crate::purse::Purse;
 use crate::store::database::{change, column, first, is_there, rows};
 use crate::store::segments::{key, number, unsigned};
 
@@ -17,6 +20,21 @@ pub(crate) struct Place {
     pub(crate) generation: u64,
     pub(crate) number: TickNumber,
     pub(crate) hash: Digest,
+}
+
+impl Place {
+    /// Everything before this time has been searched.
+    pub(crate) fn ends_ms(&self) -> u64 {
+        self.resolution.ends_ms(self.number)
+    }
+}
+
+/// A place with the tick itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) place: Place,
+    /// As the service has signed it.
+    pub(crate) tick: Arc<[u8]>,
 }
 
 /// Where this client is; none while it polls without the feed.
@@ -41,20 +59,65 @@ pub(crate) fn place(db: &Connection) -> Result<Option<Place>, Error> {
     }))
 }
 
+/// The same with the tick.
+pub(crate) fn reached(db: &Connection) -> Result<Option<Reached>, Error> {
+    let Some(place) = place(db)? else {
+        return Ok(None);
+    };
+    let tick = first(db, "SELECT tick FROM feed", (), |row| {
+        row.get::<_, Vec<u8>>(0)
+    })?;
+    Ok(tick.map(|tick| Reached {
+        place,
+        tick: tick.into(),
+    }))
+}
+
 /// Keeps it, in the caller's transaction.
-pub(crate) fn set_place(db: &Connection, place: &Place) -> Result<(), Error> {
+pub(crate) fn set_reached(db: &Connection, reached: &Reached) -> Result<(), Error> {
+    let Reached { place, tick } = reached;
     change(
         db,
-        "INSERT INTO feed (only, seconds, generation, number, hash) VALUES (0, ?, ?, ?, ?)
+        "INSERT INTO feed (only, seconds, generation, number, hash, tick) VALUES (0, ?, ?, ?, ?, ?)
          ON CONFLICT (only) DO UPDATE SET seconds = excluded.seconds,
-            generation = excluded.generation, number = excluded.number, hash = excluded.hash",
+            generation = excluded.generation, number = excluded.number, hash = excluded.hash,
+            tick = excluded.tick",
         (
             number(place.resolution.seconds())?,
             number(place.generation)?,
             number(place.number.0)?,
             place.hash.0,
+            &tick[..],
         ),
     )
+}
+
+/// What following may cost; a new purse where none was kept.
+pub(crate) fn purse(db: &Connection, a_month: u64, now_ms: u64) -> Result<Purse, Error> {
+    let row = first(db, "SELECT left, at_ms FROM feed_purse", (), |row| {
+        Ok([row.get::<_, i64>(0)?, row.get(1)?])
+    })?;
+    let mut purse = match row {
+        None => Purse::new(a_month, now_ms),
+        Some([left, at_ms]) => Purse::kept(a_month, unsigned(left)?, unsigned(at_ms)?),
+    };
+    purse.fill(now_ms);
+    Ok(purse)
+}
+
+/// Pays what was spent since it was kept, in the caller's transaction: another process may have
+/// paid from it too. The purse as it is then.
+pub(crate) fn keep_purse(db: &Connection, spent: &Purse, now_ms: u64) -> Result<Purse, Error> {
+    let mut kept = purse(db, spent.a_month(), now_ms)?;
+    kept.pay(spent.spent());
+    let (left, at_ms) = kept.to_keep();
+    change(
+        db,
+        "INSERT INTO feed_purse (only, left, at_ms) VALUES (0, ?, ?)
+         ON CONFLICT (only) DO UPDATE SET left = excluded.left, at_ms = excluded.at_ms",
+        (number(left)?, number(at_ms)?),
+    )?;
+    purse(db, spent.a_month(), now_ms)
 }
 
 /// This client polls without the feed.
@@ -62,17 +125,13 @@ pub(crate) fn leave(db: &Connection) -> Result<(), Error> {
     change(db, "DELETE FROM feed", ())
 }
 
-/// The service has signed two feeds of one generation: what proves it is kept, and the feed of this
-/// generation is not followed any more.
-pub(crate) fn forked(
-    db: &Connection,
-    generation: u64,
-    evidence: (&[u8], &[u8]),
-) -> Result<(), Error> {
+/// The service has signed two feeds of one generation: the two ticks that prove it to anybody are
+/// kept, and the feed of this generation is not followed any more.
+pub(crate) fn forked(db: &Connection, generation: u64, proof: (&[u8], &[u8])) -> Result<(), Error> {
     change(
         db,
         "INSERT INTO feed_forks (generation, one, other) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        (number(generation)?, evidence.0, evidence.1),
+        (number(generation)?, proof.0, proof.1),
     )?;
     leave(db)
 }
@@ -270,12 +329,38 @@ mod tests {
         assert_eq!(place(&db).unwrap(), None);
         for number in [9, 10] {
             at.number = TickNumber(number);
-            set_place(&db, &at).unwrap();
+            let reached = Reached {
+                place: at,
+                tick: Arc::from(*b"tick"),
+            };
+            set_reached(&db, &reached).unwrap();
             assert_eq!(place(&db).unwrap(), Some(at));
+            assert_eq!(super::reached(&db).unwrap(), Some(reached));
         }
         forked(&db, 7, (b"one", b"other")).unwrap();
         assert_eq!(place(&db).unwrap(), None);
         assert!(is_forked(&db, 7).unwrap() && !is_forked(&db, 8).unwrap());
+    }
+
+    #[test]
+    fn what_is_paid_from_a_purse_stays_paid_whoever_pays_and_a_smaller_one_holds_at_once() {
+        const NOW: u64 = 1_800_000_000_000;
+        const A_MONTH: u64 = 30 * 24 * 1_000;
+        let db = in_memory().unwrap();
+        let mut one = purse(&db, A_MONTH, NOW).unwrap();
+        let mut other = one;
+        one.pay(600);
+        assert_eq!(keep_purse(&db, &one, NOW).unwrap().left(), 400);
+        other.pay(300);
+        let kept = keep_purse(&db, &other, NOW).unwrap();
+        assert_eq!((kept.left(), kept.spent()), (100, 0));
+        assert_eq!(purse(&db, A_MONTH, NOW).unwrap(), kept);
+        let week_ms = 7 * 24 * 3_600_000;
+        let full = purse(&db, A_MONTH, NOW + week_ms).unwrap();
+        assert_eq!(full.left(), 168_000);
+        keep_purse(&db, &full, NOW + week_ms).unwrap();
+        let smaller = purse(&db, A_MONTH / 10, NOW + week_ms).unwrap();
+        assert_eq!(smaller.left(), 16_800);
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! chain of ticks, whatever the number of nodes. A note that comes later is in the next tick.
 //!
 //! A tick leaves its segments for the next coarser one, and so on up to the day.
+//!
+//! Whoever copies ticks keeps them for ever by resolution and number. So no two generations of a
+//! store make the same one: a generation is the time at which a store was put back, and makes no
+//! tick that began before.
 
 use std::collections::BTreeMap;
 
@@ -196,7 +200,7 @@ impl State {
 
     /// The tick that is to be made now, if one is. Ticks in which no service ran are left out.
     #[must_use]
-    pub fn due(&self, now_ms: u64) -> Option<Due> {
+    pub fn due(&self, now_ms: u64, generation: u64) -> Option<Due> {
         let fine = Resolution::Seconds2;
         let number = TickNumber(fine.tick_at(now_ms).0.checked_sub(1)?);
         let last = self.last(fine).map(|last| last.number);
@@ -215,10 +219,11 @@ impl State {
             })
         });
         ended.or_else(|| {
-            (!is_made).then_some(Due {
+            let due = Due {
                 resolution: fine,
                 number,
-            })
+            };
+            (!is_made && due.is_of(generation)).then_some(due)
         })
     }
 }
@@ -238,6 +243,11 @@ fn period(resolution: Resolution, number: TickNumber) -> Vec<u8> {
 }
 
 impl Due {
+    /// Whether it began in this generation of the store, so that no other one has made it.
+    fn is_of(self, generation: u64) -> bool {
+        self.resolution.begins_ms(self.number) >= generation.saturating_mul(1_000)
+    }
+
     /// The rows that it is made of. `after_absence`: also what was left from before the last tick.
     #[must_use]
     pub fn rows(self, state: &State, after_absence: bool) -> Range {
@@ -268,7 +278,8 @@ impl Due {
         }
     }
 
-    /// Makes the tick of these rows. The batch happens unless another tick was made meanwhile.
+    /// Makes the tick of these rows. The batch happens unless another tick was made meanwhile. Of
+    /// one that began in another generation only the rows are passed on.
     ///
     /// # Errors
     /// [`Stop::Internal`].
@@ -298,39 +309,41 @@ impl Due {
                 Err(_) => dropped += 1,
             }
         }
-        let tags = segments
-            .values()
-            .take(MAX_TAGS)
-            .map(|key| key.tag(resolution, number))
-            .collect();
-        let (count, coded) = code(&tags);
-        let level = state.level(resolution);
-        let tick = env.keys.journal_signing().sign_tick(FeedTickTbs {
-            version: WIRE_VERSION,
-            generation: env.generation,
-            resolution,
-            number,
-            previous: level.last.map_or(NO_TICK, |last| last.hash),
-            count,
-            coded,
-        })?;
-        let bytes = tick.encode();
-        *state.level_mut(resolution) = Level {
-            last: Some(Last {
-                number,
-                hash: tick_hash(&tick),
-                bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
-            }),
-            open: None,
-        };
         let mut batch = Batch {
             conditions: vec![match version {
                 Some(version) => Condition::Version(StoredState::key(), version.0),
                 None => Condition::Absent(StoredState::key()),
             }],
-            puts: vec![(tick_key(resolution, number), bytes)],
-            deletes: Vec::new(),
+            ..Batch::default()
         };
+        let mut announced = 0;
+        let level = state.level_mut(resolution);
+        level.open = None;
+        if self.is_of(env.generation) {
+            let tags = segments
+                .values()
+                .take(MAX_TAGS)
+                .map(|key| key.tag(resolution, number))
+                .collect();
+            let (count, coded) = code(&tags);
+            let tick = env.keys.journal_signing().sign_tick(FeedTickTbs {
+                version: WIRE_VERSION,
+                generation: env.generation,
+                resolution,
+                number,
+                previous: level.last.map_or(NO_TICK, |last| last.hash),
+                count,
+                coded,
+            })?;
+            let bytes = tick.encode();
+            level.last = Some(Last {
+                number,
+                hash: tick_hash(&tick),
+                bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            });
+            batch.puts.push((tick_key(resolution, number), bytes));
+            announced = tags.len();
+        }
         let range = self.rows(&state, false);
         batch.deletes.extend(rows.iter().map(|(name, _)| Key {
             table: range.table,
@@ -368,7 +381,7 @@ impl Due {
         batch.puts.push((StoredState::key(), next.into_value()));
         Ok(Made {
             batch,
-            announced: tags.len(),
+            announced,
             left_out: segments.len().saturating_sub(MAX_TAGS) + dropped,
         })
     }

@@ -23,6 +23,8 @@ use crate::tokens::VerifiedToken;
 pub struct Service {
     pub engine: MemoryEngine,
     pub now_ms: u64,
+    /// Of the store.
+    pub generation: u64,
     pub settings: Settings,
     keys: ServiceKeys,
     /// Where its randomness has got to.
@@ -54,6 +56,7 @@ impl Service {
         Self {
             engine: MemoryEngine::default(),
             now_ms: NOON_MS,
+            generation: 0,
             settings: Settings {
                 self_check: true,
                 ..Settings::default()
@@ -68,7 +71,7 @@ impl Service {
     pub fn env(&mut self) -> (Env<'_>, &mut MemoryEngine) {
         let env = Env {
             now_ms: self.now_ms,
-            generation: 0,
+            generation: self.generation,
             rng: &mut self.rng,
             keys: &self.keys,
             settings: &self.settings,

@@ -80,7 +80,8 @@ pub(crate) async fn make_due(server: &Server, after_absence: bool) -> Result<usi
             return Ok(made);
         }
         let stored = state(server).await?;
-        let Some(due) = stored.state.due(now.unix_ms) else {
+        let generation = server.settings.store.generation;
+        let Some(due) = stored.state.due(now.unix_ms, generation) else {
             return Ok(made);
         };
         if make(server, stored, due, after_absence).await? {

@@ -649,10 +649,20 @@ CREATE TABLE feed (
     seconds INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     number INTEGER NOT NULL,
-    hash BLOB NOT NULL
+    hash BLOB NOT NULL,
+    -- As the service has signed it: half of a proof, should another one contradict it.
+    tick BLOB NOT NULL
 ) STRICT;
 
--- Stores of which the service has signed two feeds, and what proves that: theirs is not followed.
+-- What following the feed may still cost, in bytes, and since when it is so much.
+CREATE TABLE feed_purse (
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    left INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+
+-- Stores of which the service has signed two feeds, and two ticks of it that prove that: theirs is
+-- not followed.
 CREATE TABLE feed_forks (
     generation INTEGER PRIMARY KEY,
     one BLOB NOT NULL,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
+use crypto::feed::check;
 use ds_domain::engine::{Batch, Found, Read, Table};
 use ds_domain::env::Env;
 use ds_domain::feed::{StoredState, tick_key};
@@ -17,6 +18,9 @@ use super::InProcess;
 /// Alters what one of those shows at this place.
 pub(crate) type AlterFeed = Box<dyn Fn(FeedView, &str, Vec<u8>) -> Vec<u8> + Send>;
 
+/// Whether one of those hides what is at this place.
+pub(crate) type HideFeed = Box<dyn Fn(FeedView, &str) -> bool + Send>;
+
 /// Ticks by number, the hash of the last one, and for how many more.
 type Fork = (HashMap<u64, Vec<u8>>, Option<Digest>, u32);
 
@@ -26,6 +30,7 @@ pub(crate) struct Shown {
     is_stopped: bool,
     forgets_notes: bool,
     alter: Option<AlterFeed>,
+    hide: Option<HideFeed>,
     /// What the relay shows in place of ticks of two seconds.
     fork: Option<Fork>,
     asked: Vec<String>,
@@ -54,6 +59,40 @@ impl InProcess {
 
     pub(crate) fn alter_feed(&self, alter: Option<AlterFeed>) {
         self.shown().alter = alter;
+    }
+
+    pub(crate) fn hide_feed(&self, hide: Option<HideFeed>) {
+        self.shown().hide = hide;
+    }
+
+    /// A tick with the same place and predecessor as this one and with other tags, which the
+    /// service has signed too.
+    pub(crate) fn signed_otherwise(&self, tick: &[u8]) -> Vec<u8> {
+        let tick = Tick::decode(tick).unwrap();
+        let (count, coded) = code(&[protocol::feed::Tag(5), protocol::feed::Tag(6)].into());
+        let made = self.keys.journal_signing().sign_tick(FeedTickTbs {
+            version: tick.version,
+            generation: tick.generation,
+            resolution: tick.resolution,
+            number: tick.number,
+            previous: tick.previous,
+            count,
+            coded,
+        });
+        made.unwrap().encode()
+    }
+
+    /// Whether two ticks prove to anybody who has the service's key that it shows two feeds.
+    pub(crate) fn is_proof(&self, one: &[u8], other: &[u8]) -> bool {
+        let key = self.keys.journal_signing().public();
+        let [one, other] = [one, other].map(|it| check(&key, &Tick::decode(it).unwrap()).unwrap());
+        let are_of_one = (one.generation, one.resolution) == (other.generation, other.resolution);
+        let contradict = match other.number.0 - one.number.0 {
+            0 => one.hash != other.hash,
+            1 => other.previous != one.hash,
+            _ => false,
+        };
+        are_of_one && contradict
     }
 
     /// From now on the relay shows a feed of its own, which the service signs.
@@ -119,7 +158,7 @@ impl InProcess {
                 panic!("a row was asked for");
             };
             let stored = StoredState::read(value.as_deref()).unwrap();
-            let Some(due) = stored.state.due(env.now_ms) else {
+            let Some(due) = stored.state.due(env.now_ms, env.generation) else {
                 return;
             };
             let range = due.rows(&stored.state, false);
@@ -170,6 +209,11 @@ impl InProcess {
         }
         if view == FeedView::Relay {
             self.shown().asked.push(path.to_owned());
+        }
+        if let Some(hide) = &self.shown().hide
+            && hide(view, path)
+        {
+            return None;
         }
         let bytes = if path == "latest" {
             let found = self.inner().engine.read(&[Read::Row(StoredState::key())]);

@@ -75,7 +75,7 @@ fn state(service: &mut Service) -> StoredState {
 fn prepare(service: &mut Service, after_absence: bool) -> Option<(Due, Made)> {
     let stored = state(service);
     let (mut env, engine) = service.env();
-    let due = stored.state.due(env.now_ms)?;
+    let due = stored.state.due(env.now_ms, env.generation)?;
     let range = due.rows(&stored.state, after_absence);
     let Some(Found::Range(rows)) = engine.read(&[Read::Range(range)]).pop() else {
         panic!("a range was asked for");
@@ -87,8 +87,12 @@ fn prepare(service: &mut Service, after_absence: bool) -> Option<(Due, Made)> {
 fn make(service: &mut Service, after_absence: bool) -> Vec<CheckedTick> {
     let mut ticks = Vec::new();
     while let Some((due, made)) = prepare(service, after_absence) {
+        let key = tick_key(due.resolution, due.number);
+        let is_shown = made.batch.puts.iter().any(|(of, _)| *of == key);
         service.engine.apply(made.batch).unwrap();
-        ticks.push(shown(service, due.resolution, due.number));
+        if is_shown {
+            ticks.push(shown(service, due.resolution, due.number));
+        }
     }
     ticks
 }
@@ -182,6 +186,40 @@ fn what_is_accepted_is_in_the_next_tick_and_in_each_coarser_one_over_midnight_an
                 assert_eq!(found_in(tick, began), expected, "{resolution:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_store_that_was_put_back_makes_no_tick_that_others_may_have_copied() {
+    let (mut service, began) = at_night(7);
+    let run = |service: &mut Service, steps: u64| -> Vec<CheckedTick> {
+        let mut all = Vec::new();
+        for _ in 0..steps {
+            service.now_ms += 2_000;
+            append(service, 1);
+            all.extend(make(service, false));
+        }
+        all
+    };
+    run(&mut service, 200);
+    let backup = service.engine.clone();
+    // Over midnight; what the store has lost then is copied somewhere.
+    let copied: BTreeSet<_> = run(&mut service, 200)
+        .iter()
+        .map(|tick| (tick.resolution, tick.number))
+        .collect();
+    assert!(copied.iter().any(|(of, _)| *of == Resolution::Day));
+    service.engine = backup;
+    service.now_ms += 700;
+    service.generation = service.now_ms / 1_000;
+    let made = run(&mut service, 7_200);
+    for resolution in [FINE, Resolution::Minutes20, Resolution::Hours2] {
+        assert!(made.iter().any(|tick| tick.resolution == resolution));
+    }
+    for tick in &made {
+        assert!(!copied.contains(&(tick.resolution, tick.number)));
+        assert_eq!(tick.generation, service.generation);
+        assert_eq!(found_in(tick, began), [1].into());
     }
 }
 
