@@ -269,9 +269,10 @@ impl Engine {
         if is_signed && head.generation > signer.generation {
             return Ok(Some(Taken::LaterStore));
         }
-        // Of an earlier one it was true once. One that is not signed says nothing of anybody.
+        // Of an earlier one it was true once. What nobody has signed can be another one each time:
+        // it is kept once a day.
         if !is_signed || head.generation < signer.generation {
-            if is_signed {
+            if is_signed || !evidence::is_known_today(&self.db, id, &PeerError::Head, now_ms)? {
                 let content = (Some(&name_of(&segment, head.next)[..]), &head.encode()[..]);
                 evidence::keep(&self.db, id, &PeerError::Head, content, now_ms)?;
             }

@@ -57,6 +57,21 @@ pub(crate) fn keep(
     Ok(())
 }
 
+/// Whether such a fault was kept of a group within a day.
+pub(crate) fn is_known_today(
+    db: &Connection,
+    id: &GroupId,
+    fault: &PeerError,
+    now_ms: u64,
+) -> Result<bool, Error> {
+    let last: u64 = db
+        .prepare_cached(
+            "SELECT coalesce(max(seen_ms), 0) FROM evidence WHERE group_id = ? AND why = ?",
+        )?
+        .query_row((id.0, fault.to_string()), |row| row.get(0))?;
+    Ok(now_ms.abs_diff(last) < DAY_MS)
+}
+
 /// So often an answer that may be put right is asked for whenever there is occasion; then once a
 /// day.
 const TRIES: u32 = 16;
