@@ -226,6 +226,7 @@ enum Takes {
     Nothing,
 }
 
+#[allow(clippy::disallowed_methods, reason = "how long it really takes")]
 #[tokio::test]
 async fn an_endless_stream_ends_after_its_whole_time_however_much_its_client_takes() {
     for by_http2 in [false, true] {
