@@ -14,7 +14,7 @@ use crate::mls::join::{Invitation, Stranger, check_return, invitation, join};
 use crate::mls::welcomes;
 use crate::store::database::begin;
 use crate::store::groups::MAX_NAME;
-use crate::store::mls::has_key_package;
+use crate::store::mls::own_key_package;
 use crate::store::pointers::{self, Invited, MISFITS, TRIES};
 use crate::store::segments::day_said;
 use crate::store::{Event, Group, Status, events, evidence, known};
@@ -112,7 +112,7 @@ impl Engine {
     /// The Welcome of the device of a pointer whose KeyPackage is this client's; none if none is.
     async fn own_welcome(&mut self, invited: &Invited) -> Result<Option<WelcomeContent>, Error> {
         for device in &invited.pointer.devices {
-            if !has_key_package(&self.db, device.key_package_ref.as_slice())? {
+            if own_key_package(&self.db, device.key_package_ref.as_slice())?.is_none() {
                 continue;
             }
             let request = FetchWelcomeRequest {

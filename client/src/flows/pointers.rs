@@ -50,10 +50,16 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::error::PeerError;
+    use crate::leaf::CIPHERSUITE;
+    use crate::store::contacts::tests::contact;
     use crate::store::pointers::{MISFITS, MOST_WAITING, TRIES, invited, put_off, receive};
-    use protocol::ids::{ChainHead, Epoch, Position, RotationEpoch, SegmentId};
+    use crate::store::provider::{LeafSigner, Provider};
+    use openmls::prelude::{BasicCredential, CredentialWithKey, KeyPackage, OpenMlsProvider as _};
+    use protocol::codec::{WireSecret, opaque};
+    use protocol::ids::{ChainHead, Epoch, Position, RotationEpoch, SegmentId, WelcomeId};
     use protocol::journal::Place;
-    use protocol::welcome::WelcomePointer;
+    use protocol::welcome::{DevicePointer, WelcomePointer};
+    use rusqlite::Connection;
 
     fn pointer(epoch: u64) -> WelcomePointer {
         WelcomePointer {
@@ -67,6 +73,51 @@ mod tests {
             chain: ChainHead([0; 32]),
             devices: Vec::new(),
         }
+    }
+
+    /// A KeyPackage whose private part is here; its reference.
+    fn key_package(db: &Connection) -> Vec<u8> {
+        let signer = LeafSigner(crypto::sign::SignatureKeyPair::random().unwrap().into());
+        let credential = CredentialWithKey {
+            credential: BasicCredential::new(b"x".to_vec()).into(),
+            signature_key: signer.0.public().to_vec().into(),
+        };
+        let provider = Provider::new(db);
+        let package = KeyPackage::builder()
+            .build(CIPHERSUITE, &provider, &signer, credential)
+            .unwrap();
+        let reference = package.key_package().hash_ref(provider.crypto()).unwrap();
+        reference.as_slice().to_vec()
+    }
+
+    #[test]
+    fn a_key_package_counts_once_however_often_its_invitation_is_told_and_for_the_teller_alone() {
+        let db = crate::store::database::in_memory().unwrap();
+        for (name, key) in [("alice", 1), ("mallory", 2)] {
+            contact(name, key).store(&db).unwrap();
+            let rows = "INSERT INTO key_packages VALUES (?, ?, 5)";
+            db.execute(rows, ([key; 32], u16::from(CIPHERSUITE)))
+                .unwrap();
+        }
+        let device = |reference: Vec<u8>| DevicePointer {
+            key_package_ref: opaque(reference),
+            id: WelcomeId([3; 32]),
+            key: WireSecret::new([4; 32]),
+        };
+        let (one, other) = (key_package(&db), key_package(&db));
+        for epoch in 0..4 {
+            let mut told = pointer(epoch);
+            told.devices = vec![device(one.clone()), device(vec![9; 32])];
+            receive(&db, &[2; 32], &told).unwrap();
+        }
+        let mut told = pointer(9);
+        told.devices = vec![device(other)];
+        receive(&db, &[2; 32], &told).unwrap();
+        let left = |key: u8| -> u32 {
+            let left = "SELECT sets_left FROM key_packages WHERE signature_key = ?";
+            db.query_row(left, [[key; 32]], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((left(1), left(2)), (5, 3));
     }
 
     #[test]

@@ -218,7 +218,6 @@ pub(crate) fn join(
     refused_returns::forget(db, id)?;
     group.insert(db)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
-    let suite = staged.group_context().ciphersuite();
     let mls_group = staged.into_group(&provider).map_err(mls)?;
     if let Some(own_leaf) = mls_group.own_leaf_node() {
         Group::set_leaf_key(db, id, own_leaf.signature_key().as_slice())?;
@@ -232,7 +231,6 @@ pub(crate) fn join(
     if has_expired && others_are_there(db, profile, &group, &mls_group, by)? {
         heard::wait_for_somebody(db, id, Some(by))?;
     }
-    crate::store::key_packages::used(db, by, suite)?;
     events::store(
         db,
         &Event::Joined {

@@ -1,8 +1,9 @@
 //! What the MLS library keeps of a group.
 
 use openmls::prelude::hash_ref::KeyPackageRef;
-use openmls::prelude::{Member, MlsGroup, OpenMlsProvider as _};
+use openmls::prelude::{KeyPackageBundle, Member, MlsGroup, OpenMlsProvider as _};
 use openmls_sqlite_storage::Codec as _;
+use openmls_traits::storage::StorageProvider as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;
 use protocol::ids::GroupId;
@@ -62,16 +63,14 @@ pub(crate) fn discard_mls(db: &Connection, id: &GroupId) -> Result<(), Error> {
     Ok(pieces::delete(db, &key)?)
 }
 
-/// Whether the private part of a KeyPackage is here.
-pub(crate) fn has_key_package(db: &Connection, reference: &[u8]) -> Result<bool, Error> {
+/// A KeyPackage of this device that nothing was joined with, by its reference.
+pub(crate) fn own_key_package(
+    db: &Connection,
+    reference: &[u8],
+) -> Result<Option<KeyPackageBundle>, Error> {
     let reference = KeyPackageRef::tls_deserialize_exact_bytes(&opaque(reference).encode())
         .map_err(|_| PeerError::Message)?;
-    let key = StateCodec::to_vec(&reference).map_err(|_| LocalError::Damaged)?;
-    is_there(
-        db,
-        "SELECT 1 FROM openmls_key_packages WHERE key_package_ref = ?",
-        [key],
-    )
+    Ok(Provider::new(db).storage().key_package(&reference)?)
 }
 
 /// Whether proposals wait for a commit.

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 use crate::error::{Error, LocalError, PeerError};
 use crate::store::acts::{self, Act};
 use crate::store::database::{change, value};
-use crate::store::known;
+use crate::store::mls::own_key_package;
+use crate::store::{key_packages, known};
 
 /// A join record is kept for so long at most: what points to it need not be kept longer.
 pub(crate) const KEPT_DAYS: u32 = 98;
@@ -151,6 +152,9 @@ pub(crate) fn receive(
         return Err(PeerError::Unusable.into());
     }
     known::check_epoch(pointer.epoch.0)?;
+    for device in &pointer.devices {
+        count(db, sender, device.key_package_ref.as_slice())?;
+    }
     let epoch = i64::try_from(pointer.epoch.0).map_err(|_| LocalError::Damaged)?;
     change(
         db,
@@ -163,6 +167,23 @@ pub(crate) fn receive(
             sender,
         ),
     )
+}
+
+/// A KeyPackage that somebody was invited with is used up, whatever comes of the invitation. It
+/// counts once, however often it is told.
+fn count(db: &Connection, sender: &[u8], reference: &[u8]) -> Result<(), Error> {
+    let Some(package) = own_key_package(db, reference)? else {
+        return Ok(());
+    };
+    let package = package.key_package();
+    let expires = day_of(package.life_time().not_after().saturating_mul(1_000));
+    let is_first = db
+        .prepare_cached("INSERT OR IGNORE INTO used_packages VALUES (?, ?)")?
+        .execute((reference, expires))?;
+    if is_first > 0 {
+        key_packages::used(db, sender, package.ciphersuite())?;
+    }
+    Ok(())
 }
 
 /// An invitation that is not followed yet.
@@ -281,6 +302,11 @@ pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Er
 
 /// Those that point to what is kept no longer.
 pub(crate) fn drop_expired(db: &Connection, today: u32) -> Result<(), Error> {
+    change(
+        db,
+        "DELETE FROM used_packages WHERE expires_day < ?",
+        [today],
+    )?;
     change(db, "DELETE FROM pointers WHERE expires_day < ?", [today])
 }
 

@@ -36,6 +36,7 @@ mod lying_outside;
 mod lying_service;
 mod observed;
 mod other_clients;
+mod pools;
 mod push;
 mod refusals;
 mod rollback;

@@ -166,6 +166,8 @@ async fn nothing_accepted_is_lost_over_twenty_kills() {
     }
     // Every commit is there for all of them or for none.
     talks(GROUP, &[&alice, &bob, &carol, &erin]).await;
+    // Dave's client is on still, and fills its pool up.
+    messages(&dave).await;
     carol.add_to_group(GROUP, &[DAVE]).await.unwrap();
     talks(GROUP, &[&alice, &bob, &carol, &dave, &erin]).await;
 }

@@ -547,6 +547,12 @@ CREATE TABLE key_packages (
     PRIMARY KEY (signature_key, ciphersuite)
 ) STRICT;
 
+-- KeyPackages that this user was invited with and that are taken off their set's count.
+CREATE TABLE used_packages (
+    key_package_ref BLOB PRIMARY KEY,
+    expires_day INTEGER NOT NULL
+) STRICT;
+
 -- Sets in the making: each device adds its package.
 CREATE TABLE key_package_batch (
     user_pseudonym BLOB PRIMARY KEY,
