@@ -67,6 +67,12 @@ const RULES: &[Rule] = &[
         reason: "wire types are read by every party: no cryptography, no I/O",
     },
     Rule {
+        package: "mimimi-content",
+        ours: Ours::Only(&[]),
+        never: &["tokio", "axum", "aws-lc-rs", "openmls", "rusqlite"],
+        reason: "what messages say is read without keys, groups or I/O",
+    },
+    Rule {
         package: "mimimi-crypto",
         ours: Ours::Only(&["mimimi-protocol"]),
         never: &["tokio", "axum"],
@@ -198,6 +204,7 @@ const RULES: &[Rule] = &[
         package: "mimimi-client",
         ours: Ours::Only(&[
             "mimimi-basis",
+            "mimimi-content",
             "mimimi-protocol",
             "mimimi-crypto",
             "service",
@@ -213,6 +220,7 @@ const RULES: &[Rule] = &[
         ours: Ours::Only(&[
             "mimimi-basis",
             "mimimi-client",
+            "mimimi-content",
             "mimimi-protocol",
             "mimimi-crypto",
             "service",

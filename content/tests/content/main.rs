@@ -1,0 +1,6 @@
+//! The format, held against the drafts' own examples, random messages and random damage.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod damage;
+mod draft;
+mod generated;
