@@ -148,6 +148,8 @@ enum Next {
     Order(Option<Order>),
     Outbox,
     News(Result<News, Error>),
+    /// A message expires.
+    Due,
 }
 
 /// How long is waited before something is tried again: as long as an attempt takes, and longer each
@@ -237,13 +239,19 @@ async fn work(
             });
         }
         let is_sending = engine.is_sending();
+        let expired = engine.expire();
+        tell("forgetting what has expired", &expired);
+        let due = expired.unwrap_or(Some(LONGEST_PAUSE));
         let next = tokio::select! {
             biased;
             order = orders.recv() => Next::Order(order),
             () = outbox.as_mut(), if is_sending => Next::Outbox,
             news = news(waiting.as_mut()) => Next::News(news),
+            // The clock may be set meanwhile: it is looked at now and then.
+            () = sleep(due.unwrap_or_default().min(LONGEST_PAUSE)), if due.is_some() => Next::Due,
         };
         match next {
+            Next::Due => {}
             Next::Order(None) => return,
             Next::Order(Some(Order::Do(job))) => {
                 let front = engine.front;

@@ -54,8 +54,9 @@ macro_rules! id {
 }
 
 id! {
-    /// A message. Its sender draws it, and it is the same for everybody who reads the message.
-    MessageId, 16
+    /// A message (draft-ietf-mimi-content §3.3): a hash over it, its sender and its group. It is
+    /// the same for everybody who reads the message, and nobody else can tell it.
+    MessageId, 32
 }
 
 id! {
@@ -94,10 +95,10 @@ mod tests {
 
     #[test]
     fn an_id_is_read_from_what_it_is_written_as_and_from_nothing_else() {
-        let id = MessageId([0xfb; 16]);
+        let id = MessageId([0xfb; 32]);
         let text = id.to_string();
         assert_eq!(text.parse::<MessageId>().unwrap(), id);
-        assert_eq!(text.parse::<UserId>(), Err(UsageError::InvalidId));
+        assert_eq!(text.parse::<GroupId>(), Err(UsageError::InvalidId));
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(serde_json::from_str::<MessageId>(&json).unwrap(), id);
         for wrong in ["", "=", &format!("{text}="), "%%"] {

@@ -68,6 +68,13 @@
 //! came is posted again as the very same request, which the service carries out once. It is
 //! encrypted anew only when the journal shows that it is not there.
 //!
+//! # What is said
+//!
+//! A text is a [`Draft`], and so are answers, reactions, edits, deletions and what expires: all go
+//! through the outbox. Only who has sent a message can change it, whatever the service or another
+//! member does. [`Client::messages`] pages through what was said, as it is now. Receipts are off
+//! until [`Client::set_receipts`].
+//!
 //! # Names and ids
 //!
 //! A group's name is this device's, and another group of that name gets a number behind it. Groups
@@ -91,7 +98,7 @@
 //! # What is kept where
 //!
 //! `client.sqlite` in the home directory (mode 0600 in a directory of mode 0700) holds everything,
-//! private keys and unread messages too: protect it like a key. Several processes can use it: a
+//! private keys and what was said too: protect it like a key. Several processes can use it: a
 //! call waits for another one's call, not while that waits for news, and sees what it has changed.
 //! [`Client::hold`] keeps the others out for longer.
 //!
@@ -129,6 +136,7 @@ pub mod in_process;
 pub mod issuance;
 mod key_view;
 mod leaf;
+mod message;
 mod mls;
 mod net;
 mod options;
@@ -159,6 +167,7 @@ pub use home::Held;
 pub use ids::{GroupId, MessageId, UserId};
 pub use in_process::SharedService;
 pub use key_view::KeyView;
+pub use message::{Attachment, Draft, Expiry, MessageDetails, NotChanged, TextFormat};
 pub use net::clock::{Clock, SharedClock, SystemClock};
 pub use net::transport::{Patience, Progress, Waiting};
 pub use options::{Options, PendingRequest};
@@ -173,7 +182,9 @@ pub use store::contacts::Contact;
 pub use store::devices::Device;
 pub use store::events::{Event, StoreChange, StoredEvent};
 pub use store::evidence::Evidence;
+pub use store::messages::{Gone, Message, MessageState, Reaction};
 pub use store::outbox::QueuedMessage;
+pub use store::receipts::{Receipt, Receipts};
 pub use store::reporting::RequestPolicy;
 pub use text::MAX_TEXT;
 pub use views::Pace;

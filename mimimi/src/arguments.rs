@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use client::Profile;
 
 use crate::group_operations::GroupOperation;
+use crate::messages::MessageCommand;
 
 /// Private group messaging: talks to the delivery service through relay and gateway only.
 #[derive(Debug, Parser)]
@@ -109,14 +110,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PushCommand,
     },
-    /// Send a message to a group
-    Send {
-        /// Name of the group
-        group: String,
-        /// What to say, 1 to 192,512 bytes; `-` takes it from standard input, less a newline at its
-        /// end
-        text: String,
-    },
+    #[command(flatten)]
+    Message(MessageCommand),
     /// What happened since the last time
     Receive {
         /// Wait this long for something to happen

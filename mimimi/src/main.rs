@@ -4,7 +4,9 @@ mod account;
 mod arguments;
 mod commands;
 mod devices;
+mod events;
 mod group_operations;
+mod messages;
 mod push;
 mod terminal;
 

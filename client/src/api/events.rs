@@ -6,8 +6,10 @@ use crate::api::{Client, GroupRef, call, in_group};
 use crate::driver::{Interest, Order};
 use crate::error::{Error, LocalError};
 use crate::net::clock::{Clock as _, SystemClock};
-use crate::slots::Profile;
-use crate::store::events::{self, StoredEvent};
+use crate::slots;
+use crate::store::events::{self, Event, StoredEvent};
+use crate::store::profile::Profile;
+use crate::store::{database, messages};
 
 impl Client {
     /// The events that have not been acknowledged, oldest first.
@@ -15,19 +17,37 @@ impl Client {
     /// # Errors
     /// [`Error::Local`].
     pub fn events(&self) -> Result<Vec<StoredEvent>, Error> {
+        self.expire()?;
         self.at_desk(|desk| events::all(desk))
     }
 
     /// Forgets events that have been shown. Before this call they come again after a crash.
+    /// Messages that expire after reading do from now on.
     ///
     /// # Errors
     /// [`Error::Local`].
     pub fn acknowledge(&self, events: &[StoredEvent]) -> Result<(), Error> {
-        self.at_desk(|desk| events::acknowledge(desk, events))
+        let begun = self.at_desk(|desk| {
+            let now_ms = self.time(&Profile::read(desk)?).now_unix_ms();
+            let transaction = database::begin(desk)?;
+            let mut begun = false;
+            for event in events {
+                if let Event::Message { message, .. } = &event.event {
+                    begun |= messages::begin(&transaction, message, now_ms)?;
+                }
+            }
+            events::acknowledge(&transaction, events)?;
+            transaction.commit()?;
+            Ok(begun)
+        })?;
+        match begun {
+            true => self.order(Order::Look),
+            false => Ok(()),
+        }
     }
 
     /// Events as they come, those first that have not been acknowledged. While it is there, this
-    /// client reads as its [`Profile`] says.
+    /// client reads as its [`Profile`](slots::Profile) says.
     #[must_use]
     pub fn event_stream(&self) -> Events {
         let interest = Arc::clone(&self.shared.driver.interest);
@@ -46,7 +66,7 @@ impl Client {
     ///
     /// # Errors
     /// [`LocalError::Stopped`].
-    pub async fn set_profile(&self, profile: Profile) -> Result<(), Error> {
+    pub async fn set_profile(&self, profile: slots::Profile) -> Result<(), Error> {
         call!(self, |engine| {
             engine.choose_profile(profile);
             Ok(())
@@ -108,6 +128,7 @@ impl Events {
         let mut changes = self.client.shared.driver.changes.clone();
         loop {
             changes.mark_unchanged();
+            self.client.expire()?;
             let next = self.client.at_desk(|desk| events::next(desk, self.seen));
             if let Some(event) = next? {
                 self.seen = event.id;

@@ -1,20 +1,16 @@
 //! Groups, their members, and what is said in them.
 
 use crate::api::{Client, GroupRef, borrowed, call, in_group, owned};
-use crate::driver::Order;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
 use crate::flows::absence;
 use crate::flows::inspect;
-use crate::flows::message;
 use crate::flows::view::{self, GroupSummary, Member};
-use crate::ids::MessageId;
 use crate::mls::people;
 use crate::outcomes::StopReason;
 use crate::store::evidence::{self, Evidence};
 use crate::store::groups::Group;
-use crate::store::outbox::{self, QueuedMessage};
 
 impl Client {
     /// Creates a group with this user as its only member.
@@ -183,57 +179,6 @@ impl Client {
         in_group!(self, group, |engine, group| engine
             .update_own_leaf(&group)
             .await)
-    }
-
-    /// Sends a text to all other members, after what was queued before it. When this returns, it
-    /// stands in the group's journal.
-    ///
-    /// # Errors
-    /// [`UsageError`] for a group that is not there or left, an empty text or
-    /// one of more than [`MAX_TEXT`](crate::MAX_TEXT) bytes. [`Error::Unreachable`] when no answer
-    /// came in time: the message stays in the outbox, is sent when that is possible, and the end is
-    /// told as an event ([`Event::MessageSent`](crate::Event::MessageSent)).
-    pub async fn send_message(
-        &self,
-        group: impl Into<GroupRef>,
-        text: &str,
-    ) -> Result<MessageId, Error> {
-        let text = text.to_owned();
-        in_group!(self, group, |engine, group| engine
-            .send_message(&group, &text)
-            .await)
-    }
-
-    /// Puts a text into the outbox and returns at once: it is kept, sent in order, tried again as
-    /// long as nobody answers, also after the next [`Client::open`], and ends with
-    /// [`Event::MessageSent`](crate::Event::MessageSent) or
-    /// [`Event::MessageFailed`](crate::Event::MessageFailed).
-    ///
-    /// # Errors
-    /// [`UsageError`] for a group that is not there or left, an empty text or
-    /// one of more than [`MAX_TEXT`](crate::MAX_TEXT) bytes.
-    pub fn queue_message(
-        &self,
-        group: impl Into<GroupRef>,
-        text: &str,
-    ) -> Result<MessageId, Error> {
-        message::check_text(text)?;
-        let group = group.into();
-        let now_ms = self.shared.clock.now_unix_ms();
-        let message = self.at_desk(|desk| {
-            let id = Group::usable(desk, &group.name(desk)?)?.id;
-            outbox::queue(desk, &id, text, now_ms)
-        })?;
-        self.order(Order::Look)?;
-        Ok(message)
-    }
-
-    /// What waits in the outbox, in the order in which it is sent.
-    ///
-    /// # Errors
-    /// [`Error::Local`].
-    pub fn queued_messages(&self) -> Result<Vec<QueuedMessage>, Error> {
-        self.at_desk(|desk| outbox::queued(desk))
     }
 
     /// Goes on with the members of a group that cannot show who they are, and although nobody was

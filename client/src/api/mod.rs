@@ -6,6 +6,7 @@ mod contacts;
 mod devices;
 mod events;
 mod groups;
+mod messages;
 mod push;
 #[cfg(feature = "test-support")]
 mod testing;

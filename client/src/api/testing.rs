@@ -8,8 +8,10 @@ use crate::error::Error;
 use crate::error::{IssuerError, UsageError};
 use crate::flows::by_hand;
 use crate::flows::view::{self, GroupAccess};
+use crate::mls::content::Content;
 use crate::options::PendingRequest;
 use crate::outcomes::CommitOutcome;
+use crate::store::Group;
 
 impl Client {
     /// Posts any bytes as a request.
@@ -26,6 +28,23 @@ impl Client {
         let (request, tokens) = (request.to_vec(), tokens.to_vec());
         call!(self, |engine| {
             engine.transport.post(operation, &request, &tokens).await
+        })
+    }
+
+    /// Says any bytes as a message for people: what a liar says.
+    ///
+    /// # Errors
+    /// As [`Client::send_message`].
+    pub async fn say_by_hand(
+        &self,
+        group: impl Into<GroupRef>,
+        message: &[u8],
+    ) -> Result<(), Error> {
+        let content = Content::Message(message.to_vec().into());
+        in_group!(self, group, |engine, group| {
+            let id = Group::usable(&engine.db, &group)?.id;
+            let _held = engine.hold().await?;
+            engine.send_content(&id, &content).await
         })
     }
 

@@ -172,6 +172,15 @@ pub enum UsageError {
     /// Not a text.
     #[error("the text is not in UTF-8")]
     TextNotUtf8,
+    /// A message that is not known here, or of which nothing is left.
+    #[error("there is no message {0} in this group")]
+    UnknownMessage(String),
+    /// Only who has sent a message can edit or delete it.
+    #[error("message {0} is somebody else's")]
+    NotOwnMessage(String),
+    /// More than a year away.
+    #[error("a message expires within a year")]
+    InvalidExpiry,
     /// The addresses of the services name no push sender.
     #[error("no push sender is known here: this device reads by its own clock")]
     NoPushSender,
@@ -244,6 +253,9 @@ impl UsageError {
             Self::EmptyText => "empty-text",
             Self::TextTooLong => "text-too-long",
             Self::TextNotUtf8 => "text-not-utf8",
+            Self::UnknownMessage(_) => "unknown-message",
+            Self::NotOwnMessage(_) => "not-own-message",
+            Self::InvalidExpiry => "invalid-expiry",
             Self::Contention => "contention",
         }
     }

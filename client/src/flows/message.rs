@@ -18,7 +18,10 @@ use crate::envelope::Envelope;
 use crate::error::{Error, LocalError, NoAnswer, UsageError, mls, refusals_can_wait};
 use crate::flows::request::read_answer;
 use crate::flows::rounds::ROUNDS;
+use crate::flows::said;
 use crate::ids::MessageId;
+use crate::leaf::own_pseudonym;
+use crate::message::Draft;
 use crate::mls::content::Content;
 use crate::mls::{policy, proposals};
 use crate::store::groups::Group;
@@ -27,7 +30,13 @@ use crate::store::outbox::{self, QueuedMessage, Told};
 use crate::store::profile::Profile;
 use crate::store::provider::{LeafSigner, Provider};
 use crate::store::{heads, heard, identities, leaf_keys, tokens, upkeep};
-use crate::text::MAX_TEXT;
+
+/// What is sent; with the id that a message of the user's was queued under.
+#[derive(Clone, Copy)]
+struct Saying<'a> {
+    content: &'a Content,
+    message: Option<&'a MessageId>,
+}
 
 /// An attempt that is kept and can be made.
 struct Attempt {
@@ -43,10 +52,11 @@ fn encrypt(
     loaded: &Loaded,
     profile: &Profile,
     id: &GroupId,
-    content: &Content,
+    saying: Saying<'_>,
     former: Option<&[u8; 32]>,
     now_ms: u64,
 ) -> Result<Attempt, Error> {
+    let content = saying.content;
     let provider = Provider::new(db);
     let group = Group::read(db, id)?;
     let mut mls_group = loaded.take(db, id)?;
@@ -56,6 +66,10 @@ fn encrypt(
     }
     if heard::is_waiting(db, id)? {
         return Err(UsageError::NobodyHeard(group.display_name()).into());
+    }
+    let said = saying.message.zip(content.message());
+    if let Some((message, bytes)) = said {
+        said::check_id(&own_pseudonym(&mls_group)?, &group, message, bytes)?;
     }
     let own_leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf_keys::signer(db, own_leaf.signature_key().as_slice())?;
@@ -84,10 +98,6 @@ fn encrypt(
         request.encode(),
         now_ms,
     )?;
-    let said = match content {
-        Content::Text(message, text) => Some((message, text.as_str())),
-        _ => None,
-    };
     let attempt = outbox::Attempt {
         digest: &digest,
         epoch,
@@ -103,29 +113,19 @@ fn encrypt(
     })
 }
 
-pub(crate) fn check_text(text: &str) -> Result<(), UsageError> {
-    if text.trim().is_empty() {
-        return Err(UsageError::EmptyText);
-    }
-    if text.len() > MAX_TEXT {
-        return Err(UsageError::TextTooLong);
-    }
-    Ok(())
-}
-
 fn position_in(answer: &[u8]) -> Result<Position, Error> {
     let accepted: EntryAccepted = read_answer(answer)?;
     Ok(accepted.place.position)
 }
 
 impl Engine {
-    /// Queues a text of the user's and sends it, after what was queued before it.
+    /// Queues something that the user says and sends it, after what was queued before it.
     pub(crate) async fn send_message(
         &mut self,
         group: &str,
-        text: &str,
+        draft: &Draft,
     ) -> Result<MessageId, Error> {
-        check_text(text)?;
+        draft.check(self.transport.time.now_unix_ms())?;
         let _held = self.hold().await?;
         let usable = match Group::usable(&self.db, group) {
             // What this client has not heard of yet may let it.
@@ -137,7 +137,7 @@ impl Engine {
         };
         let id = usable?.id;
         let now_ms = self.transport.time.now_unix_ms();
-        let message = outbox::queue(&self.db, &id, text, now_ms)?;
+        let message = self.transact(|db, profile| said::queue(db, profile, &id, draft, now_ms))?;
         self.send_up_to(&id, &message).await?;
         Ok(message)
     }
@@ -150,13 +150,22 @@ impl Engine {
         told: Told,
     ) -> Result<(), Error> {
         let id = queued.group_id.into();
+        // It may have expired while it waited.
+        self.expire()?;
+        if !outbox::is_queued(&self.db, &queued.message)? {
+            return Ok(());
+        }
         // What goes out by itself brings nothing to the front: each stream takes a seat.
         if told == Told::Caller {
             self.front = Some(id);
         }
-        let content = Content::Text(queued.message, queued.text.clone());
+        let content = Content::Message(queued.content.clone());
+        let saying = Saying {
+            content: &content,
+            message: Some(&queued.message),
+        };
         let sent = match self.prepare_queued(&id).await {
-            Ok(()) => self.send_in_rounds(&id, &content, &mut None, told).await,
+            Ok(()) => self.send_in_rounds(&id, saying, &mut None, told).await,
             Err(error) => Err(error),
         };
         match &sent {
@@ -186,8 +195,12 @@ impl Engine {
         content: &Content,
     ) -> Result<(), Error> {
         let mut kept = None;
+        let saying = Saying {
+            content,
+            message: None,
+        };
         let sent = self
-            .send_in_rounds(id, content, &mut kept, Told::Event)
+            .send_in_rounds(id, saying, &mut kept, Told::Event)
             .await;
         // Where no answer came it may have been accepted: the journal will say.
         let is_undecided = matches!(sent, Err(Error::Unreachable(_) | Error::Protocol(_)));
@@ -201,11 +214,11 @@ impl Engine {
     async fn send_in_rounds(
         &mut self,
         id: &GroupId,
-        content: &Content,
+        saying: Saying<'_>,
         kept: &mut Option<[u8; 32]>,
         told: Told,
     ) -> Result<(), Error> {
-        if let Content::Text(message, _) = content
+        if let Some(message) = saying.message
             && let Some((digest, request)) = outbox::undecided(&self.db, message)?
         {
             *kept = Some(digest);
@@ -225,7 +238,7 @@ impl Engine {
             let now_ms = self.transport.time.now_unix_ms();
             let loaded = Rc::clone(&self.loaded);
             let encrypted = self.transact(|db, profile| {
-                encrypt(db, &loaded, profile, id, content, kept.as_ref(), now_ms)
+                encrypt(db, &loaded, profile, id, saying, kept.as_ref(), now_ms)
             });
             let Attempt {
                 envelope,

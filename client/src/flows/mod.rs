@@ -42,6 +42,7 @@ pub(crate) mod request;
 pub(crate) mod restored;
 pub(crate) mod roles;
 pub(crate) mod rounds;
+pub(crate) mod said;
 mod slots;
 mod submit;
 pub(crate) mod sync;

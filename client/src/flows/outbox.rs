@@ -1,18 +1,34 @@
 //! Sending what is queued, and telling what has become of it.
 
+use std::time::Duration;
+
 use protocol::ids::GroupId;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::flows::said;
 use crate::ids::MessageId;
 use crate::store::Group;
+use crate::store::messages;
 use crate::store::outbox::{Told, find_withheld, give_up_undecided, is_queued, is_waiting, queued};
+use crate::store::receipts;
 
 impl Engine {
     /// Whether something is to be sent that the user has said.
     pub(crate) fn is_sending(&self) -> bool {
         // A database that cannot be read shows in the next call.
-        is_waiting(&self.db).unwrap_or(false)
+        is_waiting(&self.db).unwrap_or(false) || receipts::is_due(&self.db).unwrap_or(false)
+    }
+
+    /// Leaves nothing of messages that have expired, and says when the next one does.
+    pub(crate) fn expire(&mut self) -> Result<Option<Duration>, Error> {
+        let now_ms = self.transport.time.now_unix_ms();
+        let mut due = messages::next_due(&self.db)?;
+        if due.is_some_and(|due| due <= now_ms) {
+            self.transact(|db, _| said::expire(db, now_ms))?;
+            due = messages::next_due(&self.db)?;
+        }
+        Ok(due.map(|due| Duration::from_millis(due.saturating_sub(now_ms))))
     }
 
     /// Sends what is queued, in order.
@@ -25,6 +41,10 @@ impl Engine {
     }
 
     pub(crate) async fn send_all_queued(&mut self) -> Result<(), Error> {
+        if receipts::is_due(&self.db)? {
+            let now_ms = self.transport.time.now_unix_ms();
+            self.transact(|db, profile| said::queue_receipts(db, profile, now_ms))?;
+        }
         let mut first = Ok(());
         let mut holding = Vec::new();
         for queued in queued(&self.db)? {

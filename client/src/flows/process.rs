@@ -16,7 +16,8 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, PeerError, mls};
 use crate::flows::absence;
 use crate::flows::devices::exchange;
-use crate::ids::UserId;
+use crate::flows::said;
+use crate::leaf::pseudonym_of;
 use crate::mls::beginning::Beginning;
 use crate::mls::changes::{self, Beside, Committer};
 use crate::mls::commit::{is_pending, merge_own};
@@ -28,10 +29,10 @@ use crate::outcomes::CommitOutcome;
 use crate::store::acts::{self, Act};
 use crate::store::heads::{self, Told};
 use crate::store::loaded::Loaded;
+use crate::store::messages::Author;
 use crate::store::outbox;
 use crate::store::own_commits::has_made;
 use crate::store::provider::Provider;
-use crate::store::texts_read;
 use crate::store::wrappers::open_former;
 use crate::store::{
     Event, Group, Identity, Pending, Profile, Status, connections, events, evidence, heard,
@@ -53,7 +54,7 @@ pub(crate) fn message(
 ) -> Result<(), Error> {
     let day = Day::of(accepted.accepted_ms).0;
     let digest: [u8; 32] = Sha256::digest(bytes).into();
-    if outbox::is_read(db, group, &digest)? {
+    if outbox::is_read(db, group, &digest, accepted.accepted_ms)? {
         return Ok(());
     }
     let provider = Provider::new(db);
@@ -93,7 +94,7 @@ pub(crate) fn message(
         Content::Connection(_) | Content::Sync(_) | Content::Pointer(_) | Content::Return(_) => {
             true
         }
-        Content::Text(..) | Content::Greeting | Content::Unknown => false,
+        Content::Message(_) | Content::Greeting | Content::Unknown => false,
     };
     if is_carried_out && !mls_group.members().any(|it| it.credential == credential) {
         return Err(PeerError::NotPermitted.into());
@@ -121,22 +122,18 @@ pub(crate) fn message(
     let is_own = real.is_some_and(|real| real.signature_public_key.as_slice() == own);
     heard::somebody(db, &group.id, identity.as_ref())?;
     match (group.kind, content) {
-        (GroupKind::Group, Content::Text(message, text)) => {
-            let sender = identities::digest(&credential);
-            if texts_read::is_repeated(db, &group.id, &sender, &message, day)? {
-                return Ok(());
-            }
-            let event = Event::Message {
-                group: group.display_name(),
-                group_id: group.id.into(),
-                message,
-                sender: identities::name(db, profile, identity.as_ref())?,
-                sender_id: real.and_then(|real| UserId::of(real.signature_public_key.as_slice())),
-                text,
-                accepted_ms: accepted.accepted_ms,
-                position: accepted.at.0,
+        (GroupKind::Group, Content::Message(bytes)) => {
+            let real_key = real.map(|real| real.signature_public_key.as_slice().to_vec());
+            let sender = said::Sender {
+                author: Author {
+                    verified: real_key.is_some(),
+                    key: real_key.unwrap_or_else(|| identities::digest(&credential)),
+                    name: identities::name(db, profile, identity.as_ref())?,
+                    own: is_own,
+                },
+                pseudonym: pseudonym_of(&credential).ok_or(PeerError::Message)?,
             };
-            events::store(db, &event)
+            said::receive(db, group, &sender, &bytes, accepted)
         }
         (GroupKind::Connection, Content::Connection(update)) if !is_own => match real {
             Some(real) => pools::receive_update(db, real.signature_public_key.as_slice(), &update),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, LocalError};
 use crate::ids::{GroupId, MessageId, UserId};
+use crate::message::{MessageDetails, NotChanged};
 use crate::outcomes::{RemovalReason, StopReason};
 use crate::store::database::change;
 
@@ -29,10 +30,109 @@ pub enum Event {
         sender_id: Option<UserId>,
         /// What it says.
         text: String,
+        /// What there is to it beside the text.
+        details: MessageDetails,
         /// When the service accepted it, as it says: milliseconds since 1970.
         accepted_ms: u64,
         /// Its place in the part of the group's journal that it is in.
         position: u64,
+    },
+    /// A member says something else in a message of its own. Show that it has: who answered or
+    /// reacted may have meant what it said before.
+    MessageEdited {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// Which message: its first version.
+        message: MessageId,
+        /// The name of who sent it.
+        sender: String,
+        /// Who sent it; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
+        /// What it says now.
+        text: String,
+        /// What there is to it beside the text.
+        details: MessageDetails,
+        /// When the service accepted the change, as it says: milliseconds since 1970.
+        accepted_ms: u64,
+    },
+    /// A member has deleted a message of its own: nothing is left of it here.
+    MessageDeleted {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
+        /// The name of who sent it.
+        sender: String,
+        /// Who sent it; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
+    },
+    /// A member reacts to a message, or reacts otherwise than before.
+    Reaction {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// The reaction's own id.
+        message: MessageId,
+        /// What it is to. It may not be known here.
+        to: MessageId,
+        /// The name of who sent it.
+        sender: String,
+        /// Who sent it; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
+        /// Such as one emoji.
+        reactions: Vec<String>,
+    },
+    /// A member has taken a reaction of its own back.
+    ReactionTakenBack {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// The reaction's own id.
+        message: MessageId,
+        /// What it was to.
+        to: MessageId,
+        /// The name of who sent it.
+        sender: String,
+        /// Who sent it; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
+    },
+    /// A member wanted to edit or delete a message, and nothing has changed.
+    ChangeRefused {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// Which message was to be changed.
+        message: MessageId,
+        /// The name of who wanted to change it.
+        sender: String,
+        /// Who wanted to; `None` if that member cannot show who it is.
+        sender_id: Option<UserId>,
+        /// Why nothing has changed.
+        why: NotChanged,
+    },
+    /// A member tells what became of messages of this user's there.
+    Receipt {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// Which messages.
+        messages: Vec<MessageId>,
+        /// The member's name.
+        reader: String,
+        /// Who.
+        reader_id: UserId,
+        /// They were read, and not only delivered.
+        read: bool,
+    },
+    /// A message has expired: nothing is left of it here.
+    MessageExpired {
+        /// Name of the group.
+        group: String,
+        group_id: GroupId,
+        /// Which message.
+        message: MessageId,
     },
     /// A message of this user's that waited in the outbox stands in the group's journal.
     MessageSent {
@@ -428,13 +528,11 @@ pub(crate) fn store_expired(db: &Connection, group: &str) -> Result<(), Error> {
     store(db, &Event::MessagesDropped { group, count })
 }
 
-/// Forgets events that have been shown.
-pub(crate) fn acknowledge(db: &mut Connection, events: &[StoredEvent]) -> Result<(), Error> {
-    let transaction = crate::store::database::begin(db)?;
+/// Forgets events that have been shown, in the caller's transaction.
+pub(crate) fn acknowledge(db: &Connection, events: &[StoredEvent]) -> Result<(), Error> {
     for event in events {
-        change(&transaction, "DELETE FROM events WHERE id = ?", [event.id])?;
+        change(db, "DELETE FROM events WHERE id = ?", [event.id])?;
     }
-    transaction.commit()?;
     Ok(())
 }
 
@@ -464,6 +562,13 @@ mod tests {
     fn is_documented(event: &Event) -> bool {
         match event {
             Event::Message { .. }
+            | Event::MessageEdited { .. }
+            | Event::MessageDeleted { .. }
+            | Event::Reaction { .. }
+            | Event::ReactionTakenBack { .. }
+            | Event::ChangeRefused { .. }
+            | Event::Receipt { .. }
+            | Event::MessageExpired { .. }
             | Event::MessageSent { .. }
             | Event::MessageFailed { .. }
             | Event::Joined { .. }
@@ -525,7 +630,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 39);
+        assert_eq!(documented.len(), 46);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

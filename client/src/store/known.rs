@@ -134,6 +134,20 @@ pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Option<Known>, Error> 
     }))
 }
 
+/// The user pseudonym of somebody who is in a group, as far as this client knows.
+pub(crate) fn pseudonym(
+    db: &Connection,
+    id: &GroupId,
+    signature_key: &[u8],
+) -> Result<Option<Vec<u8>>, Error> {
+    value(
+        db,
+        "SELECT user_pseudonym FROM known_members
+         WHERE group_id = ? AND signature_key = ? AND removed_epoch IS NULL LIMIT 1",
+        (id.0, signature_key),
+    )
+}
+
 pub(crate) fn members(db: &Connection, id: &GroupId) -> Result<Vec<KnownMember>, Error> {
     let mut statement = db.prepare_cached(
         "SELECT credential, user_pseudonym, name, signature_key, removed_epoch FROM known_members

@@ -8,15 +8,17 @@
 
 use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::request::WINDOW_MINUTES;
-use rusqlite::{Connection, Row};
+use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Fault, LocalError, PeerError};
 use crate::ids::MessageId;
+use crate::message::words;
 use crate::store::database::{change, first, is_there, rows, value};
 use crate::store::events::{self, Event};
 use crate::store::evidence;
 use crate::store::groups::Group;
+use crate::store::messages::{self, MessageState};
 use crate::store::mls::PAST_EPOCHS;
 
 /// After so long a request is too old to be accepted, by either clock.
@@ -24,57 +26,59 @@ const DECIDED_MS: i64 = (2 * WINDOW_MINUTES as i64 + 1) * 60_000;
 
 /// Something that the user says and that has not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueuedMessage {
     /// Which message.
     pub message: MessageId,
     /// Where.
     pub group_id: crate::ids::GroupId,
-    /// What it says.
+    /// What it says; empty for a deletion.
     pub text: String,
     /// When the user said it, by this device's clock: milliseconds since 1970.
     pub made_ms: u64,
-}
-
-impl QueuedMessage {
-    fn of(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
-        Ok(Self {
-            message: MessageId(row.get(0)?),
-            group_id: crate::ids::GroupId(row.get(1)?),
-            text: row.get(2)?,
-            made_ms: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-        })
-    }
+    /// As it is sent.
+    pub(crate) content: Zeroizing<Vec<u8>>,
+    /// Nobody is told how it ended.
+    pub(crate) quiet: bool,
 }
 
 /// Puts a message at the end of the queue.
-pub(crate) fn queue(
-    db: &Connection,
-    id: &GroupId,
-    text: &str,
-    now_ms: u64,
-) -> Result<MessageId, Error> {
-    let message = MessageId(crypto::random()?);
+pub(crate) fn queue(db: &Connection, message: &QueuedMessage) -> Result<(), Error> {
     change(
         db,
-        "INSERT INTO queue (message_id, group_id, text, made_ms) VALUES (?, ?, ?, ?)",
+        "INSERT INTO queue (message_id, group_id, content, quiet, made_ms) VALUES (?, ?, ?, ?, ?)",
         (
-            message.0,
-            id.0,
-            text,
-            i64::try_from(now_ms).unwrap_or(i64::MAX),
+            message.message.0,
+            message.group_id.0,
+            message.content.as_slice(),
+            message.quiet,
+            i64::try_from(message.made_ms).unwrap_or(i64::MAX),
         ),
-    )?;
-    Ok(message)
+    )
 }
 
 /// What waits, in the order in which it is sent.
 pub(crate) fn queued(db: &Connection) -> Result<Vec<QueuedMessage>, Error> {
-    rows(
+    let queued = rows(
         db,
-        "SELECT message_id, group_id, text, made_ms FROM queue ORDER BY id",
+        "SELECT message_id, group_id, made_ms, content, quiet FROM queue ORDER BY id",
         (),
-        QueuedMessage::of,
-    )
+        |row| {
+            Ok(QueuedMessage {
+                message: MessageId(row.get(0)?),
+                group_id: crate::ids::GroupId(row.get(1)?),
+                text: String::new(),
+                made_ms: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                content: Zeroizing::new(row.get(3)?),
+                quiet: row.get(4)?,
+            })
+        },
+    )?;
+    let with = |queued: QueuedMessage| {
+        let text = words(&queued.content)?;
+        Ok(QueuedMessage { text, ..queued })
+    };
+    queued.into_iter().map(with).collect()
 }
 
 /// Whether anything waits.
@@ -98,13 +102,20 @@ pub(crate) enum Told {
 
 /// It stands in the journal, in the caller's transaction.
 fn sent(db: &Connection, group: &Group, message: &MessageId, told: Told) -> Result<(), Error> {
-    let ended = db
-        .prepare_cached("DELETE FROM queue WHERE message_id = ?")?
-        .execute([message.0])?;
-    if ended == 0 || told == Told::Caller {
+    let ended: Option<(Vec<u8>, bool)> = first(
+        db,
+        "DELETE FROM queue WHERE message_id = ? RETURNING content, quiet",
+        [message.0],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let Some((content, quiet)) = ended else {
         return Ok(());
+    };
+    messages::sent(db, &group.id, message, &content)?;
+    match quiet || told == Told::Caller {
+        true => Ok(()),
+        false => events::store(db, &sent_event(group, message)),
     }
-    events::store(db, &sent_event(group, message))
 }
 
 fn sent_event(group: &Group, message: &MessageId) -> Event {
@@ -131,9 +142,10 @@ pub(crate) fn failed(
         "DELETE FROM queue WHERE message_id = ?",
         [queued.message.0],
     )?;
-    match told {
-        Told::Caller => Ok(()),
-        Told::Event => events::store(db, &failed_event(group, queued, error)),
+    messages::set_state(db, &queued.message, MessageState::Failed)?;
+    match queued.quiet || told == Told::Caller {
+        true => Ok(()),
+        false => events::store(db, &failed_event(group, queued, error)),
     }
 }
 
@@ -155,8 +167,8 @@ fn failed_event(group: &Group, queued: &QueuedMessage, error: &Error) -> Event {
 pub(crate) struct Attempt<'a> {
     pub(crate) digest: &'a [u8; 32],
     pub(crate) epoch: u64,
-    /// A text of the user's.
-    pub(crate) said: Option<(&'a MessageId, &'a str)>,
+    /// A message of the user's.
+    pub(crate) said: Option<(&'a MessageId, &'a [u8])>,
     /// The signed request.
     pub(crate) request: &'a [u8],
 }
@@ -179,14 +191,14 @@ pub(crate) fn keep(
     )?;
     change(
         db,
-        "INSERT INTO outbox (group_id, digest, epoch, message_id, text, request, made_ms)
+        "INSERT INTO outbox (group_id, digest, epoch, message_id, content, request, made_ms)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             id.0,
             attempt.digest,
             number(attempt.epoch)?,
             attempt.said.map(|(message, _)| message.0),
-            attempt.said.map(|(_, text)| text),
+            attempt.said.map(|(_, content)| content),
             attempt.said.map(|_| attempt.request),
             i64::try_from(now_ms).unwrap_or(i64::MAX),
         ),
@@ -201,7 +213,7 @@ pub(crate) fn undecided(db: &Connection, message: &MessageId) -> Result<Option<U
     first(
         db,
         "SELECT digest, request FROM outbox
-         WHERE message_id = ? AND position IS NULL AND given_up = 0",
+         WHERE message_id = ? AND position IS NULL AND given_up = 0 AND request IS NOT NULL",
         [message.0],
         |row| Ok((row.get(0)?, Zeroizing::new(row.get(1)?))),
     )
@@ -216,7 +228,7 @@ pub(crate) fn accepted(
     at: Position,
     told: Told,
 ) -> Result<(), Error> {
-    let message: Option<Option<[u8; 16]>> = value(
+    let message: Option<Option<[u8; 32]>> = value(
         db,
         "UPDATE outbox SET segment_id = ?, position = ?, request = NULL WHERE digest = ?
          RETURNING message_id",
@@ -280,7 +292,7 @@ pub(crate) fn find_withheld(
     let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
     let withheld = rows(
         db,
-        "SELECT digest, message_id, text FROM outbox
+        "SELECT digest, message_id, content FROM outbox
          WHERE group_id = ?1 AND position IS NOT NULL
             AND (segment_id != ?2 OR position < ?3 OR ?4 AND made_ms < ?5)",
         (
@@ -291,18 +303,20 @@ pub(crate) fn find_withheld(
             decided_before(now_ms),
         ),
         |row| {
-            let (message, text): (Option<[u8; 16]>, Option<String>) = (row.get(1)?, row.get(2)?);
-            Ok((row.get::<_, [u8; 32]>(0)?, message, text))
+            let (message, content): (Option<[u8; 32]>, Option<Vec<u8>>) =
+                (row.get(1)?, row.get(2)?);
+            Ok((row.get::<_, [u8; 32]>(0)?, message, content))
         },
     )?;
-    for (digest, message, text) in withheld {
+    for (digest, message, content) in withheld {
         evidence::keep(db, &group.id, &PeerError::Withheld, (None, &digest), now_ms)?;
-        if let (Some(message), Some(text)) = (message, text) {
+        if let (Some(message), Some(content)) = (message, content) {
+            messages::set_state(db, &MessageId(message), MessageState::Failed)?;
             let event = Event::MessageWithheld {
                 group: group.display_name(),
                 group_id: group.id.into(),
                 message: MessageId(message),
-                text,
+                text: words(&content)?,
             };
             events::store(db, &event)?;
         }
@@ -322,7 +336,7 @@ fn decided_before(now_ms: u64) -> i64 {
 pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
     change(
         db,
-        "UPDATE outbox SET given_up = 1, text = NULL, request = NULL, segment_id = NULL,
+        "UPDATE outbox SET given_up = 1, content = NULL, request = NULL, segment_id = NULL,
             position = NULL
          WHERE digest = ?",
         [digest],
@@ -331,14 +345,20 @@ pub(crate) fn give_up(db: &Connection, digest: &[u8; 32]) -> Result<(), Error> {
 
 /// Whether a message is an own one that this client has sent; it is done with then, in the caller's
 /// transaction.
-pub(crate) fn is_read(db: &Connection, group: &Group, digest: &[u8; 32]) -> Result<bool, Error> {
-    let message: Option<Option<[u8; 16]>> = value(
+pub(crate) fn is_read(
+    db: &Connection,
+    group: &Group,
+    digest: &[u8; 32],
+    accepted_ms: u64,
+) -> Result<bool, Error> {
+    let message: Option<Option<[u8; 32]>> = value(
         db,
         "DELETE FROM outbox WHERE digest = ? RETURNING message_id",
         [digest],
     )?;
     if let Some(Some(message)) = message {
         sent(db, group, &MessageId(message), Told::Event)?;
+        messages::read_back(db, &MessageId(message), accepted_ms)?;
     }
     Ok(message.is_some())
 }
@@ -357,13 +377,19 @@ pub(crate) fn waits(db: &Connection, digest: &[u8; 32]) -> Result<bool, Error> {
 mod tests {
     use super::*;
 
-    const MESSAGE: MessageId = MessageId([9; 16]);
+    const MESSAGE: MessageId = MessageId([9; 32]);
+
+    fn content() -> Vec<u8> {
+        content::MimiContent::text([1; 16], "hello")
+            .encode()
+            .unwrap()
+    }
 
     fn attempt(db: &Connection, group: &Group, digest: [u8; 32]) {
         let attempt = Attempt {
             digest: &digest,
             epoch: 3,
-            said: Some((&MESSAGE, "hello")),
+            said: Some((&MESSAGE, &content())),
             request: b"request",
         };
         keep(db, &group.id, &attempt, 5).unwrap();
@@ -377,9 +403,9 @@ mod tests {
         attempt(&db, &group, [1; 32]);
         accepted(&db, &group, &[1; 32], Position(4), Told::Caller).unwrap();
         assert!(waits(&db, &[1; 32]).unwrap());
-        assert!(!is_read(&db, &group, &[2; 32]).unwrap());
-        assert!(is_read(&db, &group, &[1; 32]).unwrap());
-        assert!(!is_read(&db, &group, &[1; 32]).unwrap());
+        assert!(!is_read(&db, &group, &[2; 32], 6).unwrap());
+        assert!(is_read(&db, &group, &[1; 32], 6).unwrap());
+        assert!(!is_read(&db, &group, &[1; 32], 6).unwrap());
         assert!(!waits(&db, &[1; 32]).unwrap());
     }
 
@@ -389,10 +415,17 @@ mod tests {
             let db = crate::store::database::in_memory().unwrap();
             let group = crate::store::groups::tests::group(1, "team");
             group.insert(&db).unwrap();
-            let message = queue(&db, &group.id, "hello", 5).unwrap();
-            db.execute("UPDATE queue SET message_id = ?", [MESSAGE.0])
-                .unwrap();
-            assert!(!is_queued(&db, &message).unwrap() && is_queued(&db, &MESSAGE).unwrap());
+            let message = QueuedMessage {
+                message: MESSAGE,
+                group_id: group.id.into(),
+                text: "hello".to_owned(),
+                made_ms: 5,
+                content: Zeroizing::new(content()),
+                quiet: false,
+            };
+            queue(&db, &message).unwrap();
+            assert_eq!(queued(&db).unwrap(), [message]);
+            assert!(is_queued(&db, &MESSAGE).unwrap());
             attempt(&db, &group, [1; 32]);
             assert!(undecided(&db, &MESSAGE).unwrap().is_some());
             by(&db, &group);
@@ -404,10 +437,10 @@ mod tests {
         let told = [sent_event(&told, &MESSAGE)];
         let answered = sent(|db, group| {
             accepted(db, group, &[1; 32], Position(4), Told::Event).unwrap();
-            is_read(db, group, &[1; 32]).unwrap();
+            is_read(db, group, &[1; 32], 6).unwrap();
         });
         assert_eq!(answered, told);
-        let read = sent(|db, group| assert!(is_read(db, group, &[1; 32]).unwrap()));
+        let read = sent(|db, group| assert!(is_read(db, group, &[1; 32], 6).unwrap()));
         assert_eq!(read, told);
         let called = sent(|db, group| {
             accepted(db, group, &[1; 32], Position(4), Told::Caller).unwrap();
@@ -435,7 +468,7 @@ mod tests {
         group.segment.next = Position(5);
         assert!(!is_ahead(&db, &group, LATER).unwrap());
         group.segment.next = Position(4);
-        is_read(&db, &group, &[1; 32]).unwrap();
+        is_read(&db, &group, &[1; 32], 6).unwrap();
         assert!(!is_ahead(&db, &group, LATER).unwrap());
     }
 

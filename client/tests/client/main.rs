@@ -14,6 +14,7 @@ mod game;
 mod identifiers;
 mod journals;
 mod lies;
+mod messages;
 mod prices;
 mod slots;
 mod state;

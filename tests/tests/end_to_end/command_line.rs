@@ -291,6 +291,14 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     alice(d, &["group", "list"]);
     let members = alice(d, &["group", "members", "garden"]);
     assert_eq!(members.as_array().unwrap().len(), 2);
+    let messages = bob(d, &["messages", "garden"]);
+    assert_eq!(messages[0]["text"], "The roses are out");
+    let sent = alice(d, &["send", "garden", "The tulips are out"]);
+    let id = sent["message"].as_str().unwrap();
+    alice(d, &["edit", "garden", id, "The tulips are gone"]);
+    bob(d, &["react", "garden", id.get(..8).unwrap(), "\u{2764}"]);
+    alice(d, &["delete", "garden", id]);
+    alice(d, &["receipts", "garden"]);
     alice(d, &["group", "role", "garden", BOB, "admin"]);
     alice(d, &["group", "mute", "garden", BOB]);
     alice(d, &["group", "unmute", "garden", BOB]);

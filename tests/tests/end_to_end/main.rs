@@ -34,6 +34,7 @@ mod lying_answers;
 mod lying_journals;
 mod lying_outside;
 mod lying_service;
+mod messages;
 mod observed;
 mod other_clients;
 mod pools;

@@ -162,7 +162,9 @@ CREATE TABLE groups (
     -- Why this client has stopped following; NULL if it has not.
     stopped TEXT,
     -- The last day (since the Unix epoch) on which the journal was read to its end; 0 before the first.
-    read_day INTEGER NOT NULL DEFAULT 0
+    read_day INTEGER NOT NULL DEFAULT 0,
+    -- What this client tells of others' messages: 0 nothing, 1 that they have arrived, 2 that they were read.
+    receipts INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Where this client is in the journal of a group: the segment that it reads, the keys of its step, what it has read.
@@ -388,20 +390,63 @@ CREATE TABLE queue (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     message_id BLOB NOT NULL UNIQUE,
     group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
-    text TEXT NOT NULL,
+    content BLOB NOT NULL,
+    -- 1: nobody is told how it ended.
+    quiet INTEGER NOT NULL,
     made_ms INTEGER NOT NULL
 ) STRICT;
 
--- Texts of others that were read: which, of whom (SHA-256 of the leaf's credential), on which day. Whoever sends a text
--- again, because nobody says what has become of it, sends it under the same id.
-CREATE TABLE texts_read (
+-- What was said in groups, by its id (draft-ietf-mimi-content, section 3.3): see messages.rs.
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
-    sender BLOB NOT NULL,
     message_id BLOB NOT NULL,
-    day INTEGER NOT NULL,
-    PRIMARY KEY (group_id, sender, message_id)
+    -- Who has said it: the identity key, or (verified = 0) SHA-256 of the leaf's credential. Nobody else changes it.
+    sender BLOB NOT NULL,
+    verified INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    own INTEGER NOT NULL,
+    -- 0: a message, 1: a reaction, 2: an edit or a deletion, of which only the id is kept.
+    kind INTEGER NOT NULL,
+    -- What a reaction is to.
+    about BLOB,
+    -- As it is now; NULL once it is gone.
+    content BLOB,
+    -- 0: in the journal, 1: in the outbox, 2: not sent and will not be.
+    state INTEGER NOT NULL,
+    -- When the service has accepted it, as it says (milliseconds since 1970); while it waits, when it was said.
+    at_ms INTEGER NOT NULL,
+    edited INTEGER NOT NULL DEFAULT 0,
+    -- It expires so many seconds after it was read; NULL once that time has begun.
+    after_s INTEGER,
+    -- When it expires: milliseconds since 1970.
+    due_ms INTEGER,
+    -- 1: its sender has deleted it, 2: it has expired.
+    gone INTEGER NOT NULL DEFAULT 0,
+    -- What this client has told of it: 1 that it has arrived, 2 that it was read.
+    told INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (group_id, message_id)
+) STRICT;
+CREATE INDEX messages_by_time ON messages (group_id, at_ms, id) WHERE kind = 0;
+CREATE INDEX messages_by_id ON messages (message_id);
+CREATE INDEX messages_about ON messages (group_id, about) WHERE about IS NOT NULL;
+CREATE INDEX messages_due ON messages (due_ms) WHERE due_ms IS NOT NULL;
+
+-- What members say of messages of this user's, and what waits to be told of others': see receipts.rs.
+CREATE TABLE receipts (
+    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    message_id BLOB NOT NULL,
+    reader BLOB NOT NULL,
+    name TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    PRIMARY KEY (group_id, message_id, reader)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX texts_read_by_day ON texts_read (day);
+CREATE TABLE receipts_due (
+    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    message_id BLOB NOT NULL,
+    status INTEGER NOT NULL,
+    PRIMARY KEY (group_id, message_id)
+) STRICT, WITHOUT ROWID;
 
 -- Own messages: written before they are sent, gone when they are read in the journal.
 CREATE TABLE outbox (
@@ -410,9 +455,9 @@ CREATE TABLE outbox (
     -- SHA-256 of the MLS message, and the epoch that it is of.
     digest BLOB NOT NULL UNIQUE,
     epoch INTEGER NOT NULL,
-    -- Of a text of the user's, its id and the text. What else is sent again has a row of its own for that.
+    -- Of a message of the user's, its id and what it says. What else is sent again has a row of its own for that.
     message_id BLOB,
-    text TEXT,
+    content BLOB,
     -- The signed request, until it is known what has become of it: sent again, it is the same request.
     request BLOB,
     made_ms INTEGER NOT NULL,

@@ -307,10 +307,8 @@ impl User {
     }
 
     fn message(&self, text: &str) -> Vec<u8> {
-        self.says(&Content::Text(
-            crate::ids::MessageId(crypto::random().unwrap()),
-            text.to_owned(),
-        ))
+        let message = content::MimiContent::text(crypto::random().unwrap(), text);
+        self.says(&Content::Message(message.encode().unwrap().into()))
     }
 
     fn says(&self, content: &Content) -> Vec<u8> {

@@ -1,0 +1,341 @@
+//! What is said in groups: sending, changing, reading it again.
+
+use std::io::Read as _;
+
+use basis::http_date;
+use clap::{Subcommand, ValueEnum};
+use client::{
+    Client, Draft, Error, Event, Expiry, Gone, LocalError, MAX_TEXT, Message, MessageDetails,
+    MessageId, MessageState, Receipts, StoredEvent, UsageError,
+};
+use serde_json::json;
+
+use crate::terminal::{Name, Output};
+
+/// So many messages back a beginning of an id is looked for.
+const LOOKED_AT: u32 = 1_000;
+/// As many characters of an id as are shown, and as a beginning has at least.
+const SHORT: usize = 8;
+
+/// Saying something, and reading it again.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MessageCommand {
+    /// Send a message to a group
+    Send {
+        /// Name of the group
+        group: String,
+        /// What to say, 1 to 192,512 bytes; `-` takes it from standard input, less a newline at its
+        /// end
+        text: String,
+        /// As an answer to this message: its id, or the beginning that `messages` shows
+        #[arg(long, value_name = "ID")]
+        reply_to: Option<String>,
+        /// The text is markdown
+        #[arg(long)]
+        markdown: bool,
+        /// Delete it everywhere so long after it was read: 30s, 15m, 12h, 7d, 4w. Readers may keep
+        /// it all the same
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
+        expires: Option<u32>,
+    },
+    /// React to a message, such as with one emoji
+    React {
+        /// Name of the group
+        group: String,
+        /// Its id, or the beginning that `messages` shows
+        message: String,
+        /// The reaction
+        reaction: String,
+    },
+    /// Say something else in a message of one's own
+    Edit {
+        /// Name of the group
+        group: String,
+        /// Its id, or the beginning that `messages` shows
+        message: String,
+        /// The new text; `-` takes it from standard input
+        text: String,
+        /// The text is markdown
+        #[arg(long)]
+        markdown: bool,
+    },
+    /// Delete a message of one's own, or take a reaction back. Readers may keep it all the same
+    Delete {
+        /// Name of the group
+        group: String,
+        /// Its id, or the beginning that `messages` shows
+        message: String,
+    },
+    /// What was said in a group, the last at the end
+    Messages {
+        /// Name of the group
+        group: String,
+        /// Only what was said before this message
+        #[arg(long, value_name = "ID")]
+        before: Option<String>,
+        /// How many
+        #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+        limit: u32,
+    },
+    /// Tell the others of a group that their messages have come, or were shown by `receive`. The
+    /// delivery service sees when; `off` is what it is before
+    Receipts {
+        /// Name of the group
+        group: String,
+        /// What to tell; without it: show what is told
+        tell: Option<Told>,
+    },
+}
+
+/// What others are told of their messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Told {
+    /// Nothing
+    Off,
+    /// That they have come
+    Delivery,
+    /// That they have come, and that they were shown
+    Read,
+}
+
+/// The text of a message: as it was given, or from standard input without the newline at its end.
+fn text(given: String) -> Result<String, Error> {
+    if given != "-" {
+        return Ok(given);
+    }
+    let mut bytes = Vec::new();
+    // What is too long is not read to its end.
+    let most = u64::try_from(MAX_TEXT.saturating_add(3)).unwrap_or(u64::MAX);
+    std::io::stdin()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(LocalError::Input)?;
+    let end = match bytes.as_slice() {
+        [.., b'\r', b'\n'] => 2,
+        [.., b'\n'] => 1,
+        _ => 0,
+    };
+    bytes.truncate(bytes.len().saturating_sub(end));
+    if bytes.len() > MAX_TEXT {
+        return Err(UsageError::TextTooLong.into());
+    }
+    String::from_utf8(bytes).map_err(|_| UsageError::TextNotUtf8.into())
+}
+
+/// A span of time, in seconds.
+fn seconds(span: &str) -> Result<u32, String> {
+    let wrong = || "a number with s, m, h, d or w behind it".to_owned();
+    let unit = span
+        .chars()
+        .last()
+        .filter(char::is_ascii)
+        .ok_or_else(wrong)?;
+    let each = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return Err(wrong()),
+    };
+    let number = span.get(..span.len().saturating_sub(1)).unwrap_or_default();
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(each).ok_or_else(wrong)
+}
+
+/// A message by its id, or by a beginning that only one of the last messages and reactions has.
+fn find(client: &Client, group: &str, id: &str) -> Result<MessageId, Error> {
+    if let Ok(id) = id.parse() {
+        return Ok(id);
+    }
+    if id.len() < SHORT {
+        return Err(UsageError::InvalidId.into());
+    }
+    let messages = client.messages(group, None, LOOKED_AT)?;
+    let ids = messages.iter().flat_map(|message| {
+        let reactions = message.reactions.iter().map(|reaction| reaction.message);
+        std::iter::once(message.message).chain(reactions)
+    });
+    let mut found = ids.filter(|it| it.to_string().starts_with(id));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => Err(UsageError::UnknownMessage(id.to_owned()).into()),
+        (Some(_), Some(_)) => Err(UsageError::InvalidId.into()),
+    }
+}
+
+pub(crate) async fn execute(client: &Client, command: MessageCommand) -> Result<Output, Error> {
+    let (group, draft) = match command {
+        MessageCommand::Send {
+            group,
+            text: given,
+            reply_to,
+            markdown,
+            expires,
+        } => {
+            let mut draft = Draft::text(text(given)?);
+            if markdown {
+                draft = draft.as_markdown();
+            }
+            if let Some(id) = reply_to {
+                draft = draft.reply_to(find(client, &group, &id)?);
+            }
+            if let Some(seconds) = expires {
+                draft = draft.expires(Expiry::AfterReading(seconds));
+            }
+            (group, draft)
+        }
+        MessageCommand::React {
+            group,
+            message,
+            reaction,
+        } => {
+            let to = find(client, &group, &message)?;
+            (group, Draft::reaction(to, reaction))
+        }
+        MessageCommand::Edit {
+            group,
+            message,
+            text: given,
+            markdown,
+        } => {
+            let draft = Draft::edit(find(client, &group, &message)?, text(given)?);
+            let draft = if markdown { draft.as_markdown() } else { draft };
+            (group, draft)
+        }
+        MessageCommand::Delete { group, message } => {
+            let draft = Draft::deletion(find(client, &group, &message)?);
+            (group, draft)
+        }
+        MessageCommand::Messages {
+            group,
+            before,
+            limit,
+        } => return messages(client, &group, before, limit).await,
+        MessageCommand::Receipts { group, tell } => return receipts(client, &group, tell).await,
+    };
+    let message = client.send_message(&group, draft).await?;
+    let document = json!({ "group": group, "sent": true, "message": message });
+    Ok(Output::new(document, []))
+}
+
+async fn messages(
+    client: &Client,
+    group: &str,
+    before: Option<String>,
+    limit: u32,
+) -> Result<Output, Error> {
+    client.sync(0).await?;
+    let before = before.map(|id| find(client, group, &id)).transpose()?;
+    let mut messages = client.messages(group, before, limit)?;
+    messages.reverse();
+    let lines = messages.iter().flat_map(lines);
+    Ok(Output::new(json!(messages), lines).with_texts_of_others())
+}
+
+fn short(id: MessageId) -> String {
+    id.to_string().chars().take(SHORT).collect()
+}
+
+/// A row of the table, and one for each reaction.
+fn lines(message: &Message) -> Vec<String> {
+    let time = http_date::format(message.at_ms);
+    let time = time.get(5..22).unwrap_or_default();
+    let mut marks = match (message.gone, message.state) {
+        (Some(Gone::Deleted), _) => " (deleted)",
+        (Some(_), _) => " (expired)",
+        (None, MessageState::Waiting) => " (waits)",
+        (None, MessageState::Failed) => " (not sent)",
+        (None, _) => "",
+    }
+    .to_owned();
+    if message.edited && message.gone.is_none() {
+        marks.push_str(" (edited)");
+    }
+    if message.details.expires.is_some() {
+        marks.push_str(" (expires)");
+    }
+    let said = says(
+        &Name(&message.sender).to_string(),
+        &message.text,
+        &message.details,
+    );
+    let mut lines = vec![format!("{time}\t{}{marks}\t{said}", short(message.message))];
+    lines.extend(message.reactions.iter().map(|reaction| {
+        let said: Vec<String> = reaction
+            .reactions
+            .iter()
+            .map(|it| Name(it).to_string())
+            .collect();
+        let (id, who) = (short(reaction.message), Name(&reaction.sender));
+        format!("\t{id}\t{who} reacts: {}", said.join(" "))
+    }));
+    lines.extend(message.receipts.iter().map(|receipt| {
+        let what = if receipt.read { "read" } else { "arrived" };
+        format!("\t\t{what}: {}", Name(&receipt.reader))
+    }));
+    lines
+}
+
+/// Who says what; the sender as it is shown.
+pub(crate) fn says(sender: &str, text: &str, details: &MessageDetails) -> String {
+    let mut said = sender.to_owned();
+    if let Some(id) = details.reply_to {
+        said.push_str(&format!(" (to {})", short(id)));
+    }
+    if let Some(attachment) = &details.attachment {
+        said.push_str(&format!(" (attached: {})", Name(&attachment.filename)));
+    }
+    if let Some(media_type) = &details.unknown {
+        said.push_str(&format!(" (not shown: {})", Name(media_type)));
+    }
+    format!("{said}: {text}")
+}
+
+/// What was shown is read.
+pub(crate) fn mark_read(client: &Client, events: &[StoredEvent]) -> Result<(), Error> {
+    for stored in events {
+        if let Event::Message { group_id, message, .. } = &stored.event
+            // The group may be gone by now.
+            && let Err(error @ Error::Local(_)) = client.mark_read(*group_id, &[*message])
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn receipts(client: &Client, group: &str, tell: Option<Told>) -> Result<Output, Error> {
+    if let Some(tell) = tell {
+        let told = match tell {
+            Told::Off => Receipts::Off,
+            Told::Delivery => Receipts::Delivery,
+            Told::Read => Receipts::Read,
+        };
+        client.set_receipts(group, told).await?;
+    }
+    let told = client.receipts(group)?;
+    let line = match told {
+        Receipts::Off => "members are told nothing of their messages",
+        Receipts::Delivery => "members are told that their messages have come",
+        _ => "members are told that their messages have come, and that they were shown",
+    };
+    let document = json!({ "group": group, "receipts": told });
+    Ok(Output::new(document, [line.to_owned()]))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_of_time_has_a_unit() {
+        for (span, is) in [("30s", 30), ("15m", 900), ("12h", 43_200), ("7d", 604_800)] {
+            assert_eq!(seconds(span).unwrap(), is);
+        }
+        for wrong in ["", "7", "d", "7y", "-1d", "1.5h", "99999999w", "7dd"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}
