@@ -130,6 +130,7 @@ mod filling;
 #[cfg(test)]
 mod fixtures;
 mod flows;
+mod group_profile;
 mod home;
 mod ids;
 pub mod in_process;
@@ -163,6 +164,7 @@ pub use error::{
 pub use flows::backup::{BackupKey, new_recovery_key};
 pub use flows::devices::LinkCode;
 pub use flows::view::{GroupAccess, GroupSummary, Member};
+pub use group_profile::{GroupProfile, MAX_DESCRIPTION, MAX_PICTURE, Picture};
 pub use home::Held;
 pub use ids::{GroupId, MessageId, UserId};
 pub use in_process::SharedService;

@@ -15,6 +15,11 @@ pub fn is_hidden(before: Option<char>, character: char, after: Option<char>) -> 
     character.is_control() || is_invisible(character) && !is_in_use(before, character, after)
 }
 
+/// Of a text with lines: what acts on a terminal and is no line feed or tab.
+pub(crate) fn is_control_but_line(character: char) -> bool {
+    character.is_control() && !matches!(character, '\n' | '\t')
+}
+
 fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

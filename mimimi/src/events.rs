@@ -304,6 +304,12 @@ fn line(event: &Event) -> String {
         Event::CommitRefused { group } => {
             format!("somebody did in {group} what its policy forbids: you follow it no more")
         }
+        Event::GroupProfileChanged {
+            group, by, profile, ..
+        } => match profile.description.as_str() {
+            "" => format!("[{group}] {by} changed what the group says of itself"),
+            description => format!("[{group}] {by} changed what the group says of itself: {description}"),
+        },
         Event::PolicyChanged { group, by } => format!("[{group}] {by} changed the roles"),
         Event::KeyPackagesTaken { taken } => {
             format!("contacts took {taken} of your KeyPackages and added you nowhere")

@@ -1,10 +1,13 @@
 //! What members do in groups beside adding and removing one another.
 
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
-use client::{Client, Error};
+use client::{Client, Error, LocalError, MAX_PICTURE, Picture, UsageError};
 use serde_json::json;
 
-use crate::terminal::Output;
+use crate::terminal::{Name, Output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupOperation {
@@ -26,6 +29,13 @@ pub(crate) enum GroupOperation {
         member: String,
         /// `admin` or `member`
         role: String,
+    },
+    /// What a group says of itself: show it, or change it for all of its members
+    Profile {
+        /// Name of the group
+        group: String,
+        #[command(flatten)]
+        change: ProfileChange,
     },
     /// Let a member read but not send
     Mute {
@@ -120,6 +130,97 @@ pub(crate) enum GroupOperation {
     },
 }
 
+/// What of a group's profile is to change.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct ProfileChange {
+    /// Another name
+    #[arg(long)]
+    name: Option<String>,
+    /// Another description, up to 1,024 bytes; empty for none
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// File with another picture: PNG, JPEG, WebP or GIF, up to 4,096 bytes
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
+    /// No picture
+    #[arg(long, conflicts_with = "picture")]
+    no_picture: bool,
+}
+
+/// By how its format begins; none for what is none of these.
+fn media_type(image: &[u8]) -> Option<&'static str> {
+    match image {
+        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+fn picture(file: &Path) -> Result<Picture, Error> {
+    let mut image = Vec::new();
+    // What is too long is not read to its end.
+    let most = u64::try_from(MAX_PICTURE.saturating_add(1)).unwrap_or(u64::MAX);
+    std::fs::File::open(file)
+        .and_then(|file| file.take(most).read_to_end(&mut image))
+        .map_err(LocalError::Input)?;
+    match media_type(&image) {
+        Some(media_type) => Ok(Picture {
+            media_type: media_type.to_owned(),
+            image,
+        }),
+        None => Err(UsageError::InvalidGroupProfile.into()),
+    }
+}
+
+async fn profile(client: &Client, group: &str, change: ProfileChange) -> Result<Output, Error> {
+    client.sync(0).await?;
+    let before = client.group(group)?;
+    let mut profile = before.profile.clone();
+    if let Some(name) = change.name {
+        profile.name = name;
+    }
+    if let Some(description) = change.description {
+        profile.description = description;
+    }
+    match change.picture {
+        Some(file) => profile.picture = Some(picture(&file)?),
+        None if change.no_picture => profile.picture = None,
+        None => {}
+    }
+    if profile != before.profile {
+        client.set_group_profile(before.id, profile).await?;
+    }
+    let now = client.group(before.id)?;
+    let picture = match &now.profile.picture {
+        Some(picture) => format!("{}, {} bytes", picture.media_type, picture.image.len()),
+        None => "none".to_owned(),
+    };
+    let lines = [
+        format!("name\t{}", Name(&now.name)),
+        format!("description\t{}", now.profile.description),
+        format!("picture\t{picture}"),
+    ];
+    let document = json!({ "group": now.name, "profile": now.profile });
+    Ok(Output::new(document, lines).with_texts_of_others())
+}
+
 pub(crate) async fn execute(client: &Client, operation: GroupOperation) -> Result<Output, Error> {
     Ok(match operation {
         GroupOperation::Leave { group } => {
@@ -141,6 +242,7 @@ pub(crate) async fn execute(client: &Client, operation: GroupOperation) -> Resul
                 [format!("{member} is {role} of {group}")],
             )
         }
+        GroupOperation::Profile { group, change } => profile(client, &group, change).await?,
         GroupOperation::Mute { group, member } => {
             client.set_muted(&group, &member, true).await?;
             Output::new(

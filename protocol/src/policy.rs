@@ -17,6 +17,8 @@ pub const MAX_ROLES: usize = 32;
 pub const MAX_PARTICIPANTS: usize = 4096;
 /// Longest [`Participant::person`], bytes.
 pub const MAX_PERSON: usize = 256;
+/// Longest [`GroupPolicy::profile`], bytes.
+pub const MAX_PROFILE: usize = 8192;
 /// Longest name of a role, bytes.
 pub const MAX_ROLE_NAME: usize = 64;
 
@@ -37,8 +39,10 @@ impl Capabilities {
     pub const SEND: Self = Self(8);
     /// Delete the group, or re-initialise it as another.
     pub const DELETE: Self = Self(16);
+    /// Change the group's profile: name, description, picture.
+    pub const SET_PROFILE: Self = Self(32);
     /// All capabilities together.
-    pub const ALL: Self = Self(31);
+    pub const ALL: Self = Self(63);
 
     /// Whether all of `other` are in this set.
     #[must_use]
@@ -110,6 +114,9 @@ pub struct GroupPolicy {
     pub default_role: u8,
     /// The listed users, ascending by pseudonym.
     pub participants: Vec<Participant>,
+    /// Name, description and picture of the group, sealed under a key of the members, so that the
+    /// service learns nothing. Empty for none.
+    pub profile: VLBytes,
 }
 
 /// Why a policy, or a change of one, is not valid.
@@ -156,6 +163,16 @@ impl GroupPolicy {
                 standing: Standing::Active,
                 person: VLBytes::new(Vec::new()),
             }],
+            profile: VLBytes::new(Vec::new()),
+        }
+    }
+
+    /// The same policy with another profile.
+    #[must_use]
+    pub fn with_profile(&self, profile: Vec<u8>) -> Self {
+        Self {
+            profile: VLBytes::new(profile),
+            ..self.clone()
         }
     }
 
@@ -189,6 +206,7 @@ impl GroupPolicy {
             && sound_roles
             && known_roles
             && bounded_people
+            && self.profile.as_slice().len() <= MAX_PROFILE
         {
             Ok(())
         } else {
@@ -290,7 +308,7 @@ impl GroupPolicy {
     /// Judges a change by `actor` in a group of `members` (user pseudonyms): who may set roles
     /// cannot give, or take from others, what he does not have himself, and somebody must remain
     /// who may. A role that its holder cannot use now, being away or banned, is the holder's all
-    /// the same.
+    /// the same. The profile is changed by who may do that, and by nobody else.
     ///
     /// # Errors
     /// [`PolicyError`].
@@ -302,6 +320,14 @@ impl GroupPolicy {
     ) -> Result<(), PolicyError> {
         next.check()?;
         let own = self.capabilities(actor);
+        if next.profile != self.profile {
+            if !own.contain(Capabilities::SET_PROFILE) {
+                return Err(PolicyError::NotAllowed);
+            }
+            if *next == self.with_profile(next.profile.as_slice().to_vec()) {
+                return Ok(());
+            }
+        }
         if !own.contain(Capabilities::SET_ROLE) {
             return Err(PolicyError::NotAllowed);
         }
@@ -471,6 +497,38 @@ mod tests {
             Err(PolicyError::NotAllowed)
         );
         assert_eq!(muted.check_change(&down, BOB, members()), Ok(()));
+    }
+
+    #[test]
+    fn the_profile_is_changed_by_who_may_and_opens_no_other_door() {
+        let mut policy = policy();
+        for (number, capabilities) in [
+            (2, Capabilities::SET_PROFILE),
+            (3, Capabilities::SET_ROLE.and(Capabilities::SEND)),
+        ] {
+            policy.roles.push(Role {
+                number,
+                name: VLBytes::new(Vec::new()),
+                capabilities,
+            });
+        }
+        let policy = policy.with(BOB, 2, Standing::Active);
+        let policy = policy.with(CAROL, 3, Standing::Active);
+        let next = policy.with_profile(b"sealed".to_vec());
+        let check = |next: &GroupPolicy, actor| policy.check_change(next, actor, members());
+        assert_eq!(check(&next, ALICE), Ok(()));
+        assert_eq!(check(&next, BOB), Ok(()));
+        assert_eq!(check(&next, CAROL), Err(PolicyError::NotAllowed));
+        // With it, or without, Bob changes nothing else.
+        let raised = |policy: &GroupPolicy| policy.with(BOB, GroupPolicy::ADMIN, Standing::Active);
+        for next in [raised(&next), raised(&policy)] {
+            assert_eq!(check(&next, BOB), Err(PolicyError::NotAllowed));
+        }
+        let muted = next.with(b"dave", GroupPolicy::MEMBER, Standing::Muted);
+        assert_eq!(check(&muted, CAROL), Err(PolicyError::NotAllowed));
+        assert_eq!(check(&muted, ALICE), Ok(()));
+        let long = policy.with_profile(vec![0; MAX_PROFILE + 1]);
+        assert_eq!(check(&long, ALICE), Err(PolicyError::Malformed));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::error::{PeerError, UsageError};
 use crate::flows::absence;
 use crate::flows::inspect;
 use crate::flows::view::{self, GroupSummary, Member};
+use crate::group_profile::GroupProfile;
 use crate::mls::people;
 use crate::outcomes::StopReason;
 use crate::store::evidence::{self, Evidence};
@@ -324,6 +325,22 @@ impl Client {
         let role = role.to_owned();
         in_group!(self, group, |engine, group| engine
             .set_role(&group, &member, &role)
+            .await)
+    }
+
+    /// Sets name, description and picture of a group, for all of its members: they follow the name,
+    /// with a number behind it where another group has it. [`Client::group`] says what they are.
+    ///
+    /// # Errors
+    /// [`UsageError::InvalidGroupName`], [`UsageError::InvalidGroupProfile`],
+    /// [`UsageError::NotPermitted`].
+    pub async fn set_group_profile(
+        &self,
+        group: impl Into<GroupRef>,
+        profile: GroupProfile,
+    ) -> Result<(), Error> {
+        in_group!(self, group, |engine, group| engine
+            .set_group_profile(&group, profile)
             .await)
     }
 

@@ -40,6 +40,11 @@ pub enum UsageError {
     /// The empty name, one of more than 256 bytes, or with characters that cannot be seen.
     #[error("a group name has 1 to 256 bytes and no characters that cannot be seen")]
     InvalidGroupName,
+    /// Too long, with characters that act on a screen, or a picture that is none.
+    #[error(
+        "a description has up to 1024 bytes and no control characters, and a picture up to 4096 bytes and a media type of images"
+    )]
+    InvalidGroupProfile,
     /// This client is no member of the group any more.
     #[error("you are no longer a member of {0}")]
     NotAMember(String),
@@ -210,6 +215,7 @@ impl UsageError {
             Self::UnknownGroup(_) => "unknown-group",
             Self::GroupExists(_) => "group-exists",
             Self::InvalidGroupName => "invalid-group-name",
+            Self::InvalidGroupProfile => "invalid-group-profile",
             Self::NotAMember(_) => "not-a-member",
             Self::AlreadyAMember(_) => "already-a-member",
             Self::NotInGroup(_) => "not-in-group",

@@ -8,11 +8,12 @@ use protocol::operation::Operation;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::group_profile::MAX_NAME;
 use crate::leaf::{self, CIPHERSUITE};
 use crate::mls::create::{Draft, build};
 use crate::mls::new_leaf::NewLeaf;
 use crate::outcomes::CommitOutcome;
-use crate::store::groups::{self, MAX_NAME};
+use crate::store::groups;
 use crate::store::segments::day_said;
 use crate::store::{Group, Pending, Segment, Status, successors};
 use crate::text;

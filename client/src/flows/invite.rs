@@ -27,6 +27,7 @@ use crate::mls::authenticate::{self, Sight};
 use crate::mls::external::Entrance;
 use crate::mls::new_leaf::NewLeaf;
 use crate::mls::policy::{capabilities, policy_in};
+use crate::mls::profile::name_for_others;
 use crate::mls::rows::{self, RecoveryKeyPair};
 use crate::store::groups::free_name;
 use crate::store::{Group, Segment, Status, known};
@@ -88,13 +89,14 @@ impl Engine {
             return Err(UsageError::NotPermitted.into());
         }
         let secret = crypto::random::<32>()?;
+        let name = name_for_others(&self.db, &group, mls_group.extensions())?;
         let code = JoinCode {
             version: VERSION,
             group_id: group.id,
             ciphersuite: u16::from(mls_group.ciphersuite()),
             secret: WireSecret::new(secret),
             epoch: mls_group.epoch().as_u64(),
-            group_name: opaque(group.display_name().as_bytes()),
+            group_name: opaque(name.as_bytes()),
             alone: opaque(authenticate::who_is_alone(&self.db, &group.id)?),
         };
         let week = Week::of(self.transport.time.now_unix_ms());

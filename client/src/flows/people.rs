@@ -19,6 +19,7 @@ use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::people::{muted_again, open, seal, under_present_key, unwelcome};
 use crate::mls::plan::Plan;
 use crate::mls::policy::{capabilities, policy_in};
+use crate::mls::profile;
 use crate::outcomes::CommitOutcome;
 use crate::store::{Group, Status, identities, kept_out};
 
@@ -41,15 +42,19 @@ impl Engine {
                 plans.push(Plan::Remove(leaves));
             }
         }
-        if may.contain(Capabilities::SET_ROLE)
-            && let Some(next) = muted_again(&self.db, &group, &mls_group, &policy)?
-        {
-            plans.push(Plan::SetPolicy(Box::new(next)));
-        } else if may.contain(Capabilities::SET_ROLE)
-            && let Some(next) = under_present_key(&self.db, &group, &policy)?
-        {
-            plans.push(Plan::SetPolicy(Box::new(next)));
+        let mut next = None;
+        if may.contain(Capabilities::SET_ROLE) {
+            next = match muted_again(&self.db, &group, &mls_group, &policy)? {
+                None => under_present_key(&self.db, &group, &policy)?,
+                muted => muted,
+            };
         }
+        if may.contain(Capabilities::SET_PROFILE) {
+            let sealed = next.as_ref().unwrap_or(&policy);
+            let again = profile::under_present_key(&self.db, &group, sealed)?;
+            next = again.or(next);
+        }
+        plans.extend(next.map(|next| Plan::SetPolicy(Box::new(next))));
         for plan in plans {
             self.stage_plan(id, plan)?;
             // Somebody else was faster: what is left is done the next time.

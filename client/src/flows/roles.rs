@@ -5,9 +5,11 @@ use protocol::policy::{GroupPolicy, Standing};
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::group_profile::GroupProfile;
 use crate::leaf::pseudonym_of;
 use crate::mls::plan::Plan;
 use crate::mls::policy::policy_in;
+use crate::mls::profile;
 use crate::store::Group;
 
 impl Engine {
@@ -74,6 +76,30 @@ impl Engine {
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
             Ok(Plan::Remove(client.leaves_of(&group, &[member])?))
+        })
+        .await
+    }
+
+    /// Sets what a group says of itself.
+    ///
+    /// # Errors
+    /// [`UsageError::InvalidGroupName`], [`UsageError::InvalidGroupProfile`],
+    /// [`UsageError::NotPermitted`].
+    pub(crate) async fn set_group_profile(
+        &mut self,
+        group: &str,
+        profile: GroupProfile,
+    ) -> Result<(), Error> {
+        let profile = profile.chosen()?;
+        let _held = self.hold().await?;
+        self.sync().await?;
+        let id = Group::usable(&self.db, group)?.id;
+        self.commit(&id, |client| {
+            let group = Group::read(&client.db, &id)?;
+            let mls_group = client.mls(&id)?;
+            let policy = policy_in(mls_group.extensions())?.ok_or(UsageError::NotPermitted)?;
+            let sealed = profile::seal(&group, &profile)?;
+            Ok(Plan::SetPolicy(Box::new(policy.with_profile(sealed))))
         })
         .await
     }

@@ -17,7 +17,7 @@ use crate::error::{Error, LocalError, UsageError};
 use crate::leaf::{self, own_pseudonym, pseudonym_of};
 use crate::mls::new_leaf::NewLeaf;
 use crate::mls::plan::Plan;
-use crate::mls::{people, policy};
+use crate::mls::{people, policy, profile};
 use crate::store::contacts::{self, ContactKeys};
 use crate::store::groups::free_name;
 use crate::store::successors::{self, AGREED, Successor, set_stage, successor};
@@ -193,6 +193,11 @@ impl Engine {
             let groups = (Group::read(&client.db, old)?, Group::read(&client.db, id)?);
             let mut next = GroupPolicy {
                 participants: Vec::new(),
+                profile: opaque(profile::resealed(
+                    &client.db,
+                    (&groups.0, &former),
+                    &groups.1,
+                )?),
                 ..former.clone()
             };
             for participant in &former.participants {

@@ -5,9 +5,10 @@ use protocol::ids::GroupId;
 use rusqlite::Connection;
 
 use crate::error::Error;
+use crate::group_profile::GroupProfile;
 use crate::ids::UserId;
 use crate::leaf::pseudonym_of;
-use crate::mls::policy;
+use crate::mls::{policy, profile};
 use crate::outcomes;
 use crate::store::{Group, Profile, Status, evidence, identities, load_mls};
 
@@ -16,7 +17,8 @@ use crate::store::{Group, Profile, Status, evidence, identities, load_mls};
 pub struct GroupSummary {
     /// Which group.
     pub id: crate::ids::GroupId,
-    /// Its name on this device: as given at its creation, or with a number behind it.
+    /// Its name on this device: as given at its creation or agreed on since, or with a number
+    /// behind it.
     pub name: String,
     /// How many clients are in it.
     pub members: usize,
@@ -26,6 +28,8 @@ pub struct GroupSummary {
     pub active: bool,
     /// Why it does not follow any more, if it was not removed.
     pub stopped: Option<outcomes::StopReason>,
+    /// What its members agree on; nothing before one of them has set it.
+    pub profile: GroupProfile,
 }
 
 /// A member as a caller sees it.
@@ -74,7 +78,12 @@ pub(crate) fn groups(db: &Connection) -> Result<Vec<GroupSummary>, Error> {
 /// One group.
 pub(crate) fn summary(db: &Connection, group: Group) -> Result<GroupSummary, Error> {
     let mls = load_mls(db, &group.id).ok();
+    let agreed = match &mls {
+        Some(mls) => profile::agreed(db, &group, mls.extensions())?,
+        None => None,
+    };
     Ok(GroupSummary {
+        profile: agreed.unwrap_or_default(),
         id: group.id.into(),
         members: mls.as_ref().map_or(0, |mls| mls.members().count()),
         epoch: mls.as_ref().map_or(0, |mls| mls.epoch().as_u64()),

@@ -2,10 +2,11 @@
 
 use crypto::keys::IdentityLinkWrapperKey;
 use mls_rules::Effect;
-use openmls::prelude::{LeafNodeIndex, MlsGroup, Sender, StagedCommit};
+use openmls::prelude::{LeafNodeIndex, MlsGroup, Proposal, Sender, StagedCommit};
 use protocol::group::{CommitAad, GroupKind};
 use protocol::ids::{LeafIndex, RotationEpoch};
 use protocol::join::LinkKeyUpload;
+use protocol::policy::GroupPolicy;
 use rusqlite::Connection;
 
 use crate::error::{Error, PeerError};
@@ -13,10 +14,11 @@ use crate::leaf::pseudonym_of;
 use crate::mls::further::{self, Arrival};
 use crate::mls::people;
 use crate::mls::policy::{self, service_senders};
+use crate::mls::profile::open as group_profile;
 use crate::outcomes::StopReason;
 use crate::store::{
-    Event, Group, Identity, Profile, devices, events, evidence, identities, kept_out, pools,
-    removals,
+    Event, Group, Identity, Profile, devices, events, evidence, groups, identities, kept_out,
+    pools, removals,
 };
 
 /// Who made a commit.
@@ -203,20 +205,12 @@ pub(crate) fn record(
         }
     }
 
-    let policy_changed = staged.queued_proposals().any(|queued| {
-        matches!(
-            queued.proposal(),
-            openmls::prelude::Proposal::GroupContextExtensions(_)
-        )
-    });
-    if tell && policy_changed {
-        events::store(
-            db,
-            &Event::PolicyChanged {
-                group: group.display_name(),
-                by: by.clone(),
-            },
-        )?;
+    for queued in staged.queued_proposals() {
+        if let Proposal::GroupContextExtensions(next) = queued.proposal() {
+            let now = policy::policy_in(mls_group.extensions())?;
+            let next = policy::policy_in(next.extensions())?;
+            policy_changed(db, group, (now, next), tell.then_some(by.as_str()))?;
+        }
     }
 
     // Nobody has left of whom a client stays, or comes back by this commit.
@@ -296,6 +290,46 @@ pub(crate) fn record(
         told.extend(user);
     }
     Ok(joiner)
+}
+
+/// The group is called as its members agree now; `by` if the user is told whose change it is.
+fn policy_changed(
+    db: &Connection,
+    group: &Group,
+    (now, next): (Option<GroupPolicy>, Option<GroupPolicy>),
+    by: Option<&str>,
+) -> Result<(), Error> {
+    let profile = |policy: &Option<GroupPolicy>| match policy {
+        Some(policy) => group_profile(db, group, policy),
+        None => Ok(None),
+    };
+    let rules = |policy: &Option<GroupPolicy>| {
+        let policy = policy.as_ref();
+        policy.map(|policy| policy.with_profile(Vec::new()))
+    };
+    let (before, after) = (profile(&now)?, profile(&next)?);
+    let mut name = group.display_name();
+    if before != after {
+        if let Some(agreed) = &after {
+            name = groups::rename(db, group, &agreed.name)?;
+        }
+        if let Some(by) = by {
+            let event = Event::GroupProfileChanged {
+                group: name.clone(),
+                group_id: group.id.into(),
+                by: by.to_owned(),
+                profile: after.unwrap_or_default(),
+            };
+            events::store(db, &event)?;
+        }
+    }
+    match by.filter(|_| rules(&now) != rules(&next)) {
+        Some(by) => {
+            let (group, by) = (name, by.to_owned());
+            events::store(db, &Event::PolicyChanged { group, by })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The user pseudonyms of the members, some leaves left out.

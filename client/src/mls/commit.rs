@@ -33,6 +33,7 @@ use crate::mls::changes::{self, Beside, Committer, places};
 use crate::mls::entry::{CommitEntry, Next};
 use crate::mls::parts::{GoodCodes, code_rows, extras, own_identity, partial, policy_extension};
 use crate::mls::plan::Plan;
+use crate::mls::profile::name_for_others;
 use crate::mls::proposals::{self, is_covered};
 use crate::mls::rows::RecoveryKeyPair;
 use crate::mls::{policy, welcomes};
@@ -372,7 +373,7 @@ impl Joiners<'_> {
         staged: &StagedCommit,
         provider: &Provider<'_>,
     ) -> Result<JoinersUpload, Error> {
-        let name = group.display_name();
+        let name = name_for_others(db, group, staged.group_context().extensions())?;
         let epoch = staged.group_context().epoch().as_u64();
         let attribution = sign_attribution(
             &profile.identity,

@@ -20,12 +20,13 @@ use rusqlite::Connection;
 use tls_codec::DeserializeBytes as _;
 
 use crate::error::{Error, LocalError, PeerError, mls};
+use crate::group_profile::MAX_NAME;
 use crate::mls::beginning::check_place;
 use crate::mls::settings::join_config;
 use crate::mls::{further, people};
 use crate::outcomes::StopReason;
 use crate::store::contacts::{self, name_of_key};
-use crate::store::groups::{self, MAX_NAME, free_name, numbered};
+use crate::store::groups::{self, free_name, numbered};
 use crate::store::identities::{self, LinkKeys};
 use crate::store::known::{self, Known};
 use crate::store::mls::group_id;

@@ -17,6 +17,7 @@ pub(crate) mod parts;
 pub(crate) mod people;
 pub(crate) mod plan;
 pub(crate) mod policy;
+pub(crate) mod profile;
 pub(crate) mod proposals;
 pub(crate) mod removals;
 pub(crate) mod returned;

@@ -29,7 +29,7 @@ pub(crate) struct Difference {
 fn rules(policy: &GroupPolicy) -> GroupPolicy {
     GroupPolicy {
         participants: Vec::new(),
-        ..policy.clone()
+        ..policy.with_profile(Vec::new())
     }
 }
 

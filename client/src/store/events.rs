@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, LocalError};
+use crate::group_profile::GroupProfile;
 use crate::ids::{GroupId, MessageId, UserId};
 use crate::message::{MessageDetails, NotChanged};
 use crate::outcomes::{RemovalReason, StopReason};
@@ -307,6 +308,16 @@ pub enum Event {
         /// By whom.
         by: String,
     },
+    /// The members of a group agree on another name, description or picture.
+    GroupProfileChanged {
+        /// Name of the group from now on.
+        group: String,
+        group_id: GroupId,
+        /// By whom.
+        by: String,
+        /// As it is now.
+        profile: GroupProfile,
+    },
     /// A group was re-initialised: it goes on under the same name, and this is what is left of the
     /// old one.
     ReInitialized {
@@ -589,6 +600,7 @@ mod tests {
             | Event::ContactConflict { .. }
             | Event::CommitRefused { .. }
             | Event::PolicyChanged { .. }
+            | Event::GroupProfileChanged { .. }
             | Event::ReInitialized { .. }
             | Event::MessagesDropped { .. }
             | Event::ReturnWanted { .. }
@@ -630,7 +642,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 46);
+        assert_eq!(documented.len(), 47);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

@@ -6,14 +6,12 @@ use protocol::ids::GroupId;
 use rusqlite::{Connection, Row};
 
 use crate::error::{Error, LocalError, UsageError};
+use crate::group_profile::MAX_NAME;
 use crate::store::database::{change, first, is_there, key32, rows, value};
 use crate::store::mls::discard_mls;
 use crate::store::refused_returns;
 use crate::store::segments::{self, Segment};
 use crate::text;
-
-/// Longest group name in bytes.
-pub(crate) const MAX_NAME: usize = 256;
 
 /// How far this client is in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,6 +275,28 @@ pub(crate) fn free_name(db: &Connection, wanted: &str) -> Result<String, Error> 
         name = numbered(&wanted, number);
         number = number.saturating_add(1);
     }
+    Ok(name)
+}
+
+/// A group is called as its members agree, in the caller's transaction: with a number behind it if
+/// another one has that name here. Returns the name.
+pub(crate) fn rename(db: &Connection, group: &Group, agreed: &str) -> Result<String, Error> {
+    let now = group.display_name();
+    // With the number that it had to have.
+    let is_called_so = now == agreed
+        || now
+            .strip_prefix(agreed)
+            .and_then(|rest| rest.strip_prefix(" (")?.strip_suffix(')'))
+            .is_some_and(|number| number.bytes().all(|it| it.is_ascii_digit()));
+    if agreed.is_empty() || is_called_so {
+        return Ok(now);
+    }
+    let name = free_name(db, agreed)?;
+    change(
+        db,
+        "UPDATE groups SET name = ? WHERE group_id = ?",
+        (&name, group.id.0),
+    )?;
     Ok(name)
 }
 

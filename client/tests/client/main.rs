@@ -16,6 +16,7 @@ mod journals;
 mod lies;
 mod messages;
 mod prices;
+mod profiles;
 mod slots;
 mod state;
 mod support;

@@ -180,7 +180,7 @@ wire_types! {
         Attribution { signature_public_key, signature }
         Role { number, name, capabilities }
         Participant { user_pseudonym, role, standing, person }
-        GroupPolicy { version, roles, default_role, participants }
+        GroupPolicy { version, roles, default_role, participants, profile }
         PublishKeyPackagesRequest { pool, sets }
         KeyPackageSetUpload { ciphersuite, expiry, sealed }
         KeyPackageSet { key_packages }
