@@ -178,6 +178,25 @@ pub(crate) struct NewContact {
     pub(crate) connection_token: WireSecret,
     /// The own pool that the contact claims from.
     pub(crate) pool: PoolKeys,
+    pub(crate) given: GivenName,
+}
+
+/// What the user calls a contact, beside its handle.
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct GivenName {
+    /// How often that was changed: the later one counts.
+    pub(crate) generation: u32,
+    /// UTF-8; empty for nothing else than the handle.
+    pub(crate) name: VLBytes,
+}
+
+impl GivenName {
+    pub(crate) fn none() -> Self {
+        Self {
+            generation: 0,
+            name: VLBytes::new(Vec::new()),
+        }
+    }
 }
 
 /// A pool of KeyPackages for one contact: nothing of it is derived from another one.
@@ -308,6 +327,10 @@ mod tests {
                 token: secret(17),
                 owner_seed: secret(18),
             },
+            given: GivenName {
+                generation: 21,
+                name: opaque(*b"Bobby"),
+            },
         };
         let device = DeviceId([19; 16]);
         let group_id = GroupId([20; 16]);
@@ -363,8 +386,14 @@ mod tests {
         prop_oneof![
             (device(), bytes())
                 .prop_map(|(device, name)| SyncMessage::Hello(Hello { device, name })),
-            (bytes(), bytes(), secret(), secret(), secret(), any::<u32>()).prop_map(
-                |(name, key, one, two, pool, generation)| {
+            (
+                (bytes(), bytes(), bytes()),
+                secret(),
+                secret(),
+                secret(),
+                any::<u32>()
+            )
+                .prop_map(|((name, key, given), one, two, pool, generation)| {
                     SyncMessage::Contact(NewContact {
                         credential: ClientCredential {
                             name,
@@ -377,9 +406,12 @@ mod tests {
                             token: WireSecret::new(*pool.expose()),
                             owner_seed: pool,
                         },
+                        given: GivenName {
+                            generation,
+                            name: given,
+                        },
                     })
-                }
-            ),
+                }),
             bytes().prop_map(SyncMessage::ContactGone),
             (device(), group(), bytes(), secret(), any::<u32>(), bytes()).prop_map(
                 |(device, group_id, name, key, leaf_index, signature)| {

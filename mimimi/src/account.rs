@@ -9,7 +9,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::arguments::AccountCommand;
-use crate::terminal::Output;
+use crate::terminal::{Name, Output};
 
 impl AccountCommand {
     /// See `commands::shows_once`.
@@ -36,6 +36,14 @@ pub(crate) async fn execute(client: &Client, command: AccountCommand) -> Result<
                 json!({ "cancelled": name }),
                 [format!("the request to {name} leads nowhere now")],
             )
+        }
+        AccountCommand::Rename { contact, name } => {
+            client.rename_contact(&contact, name.as_deref()).await?;
+            let line = match &name {
+                Some(name) => format!("{} is {} here", Name(&contact), Name(name)),
+                None => "called by the handle again".to_owned(),
+            };
+            Output::new(json!({ "renamed": contact, "name": name }), [line])
         }
         AccountCommand::Disconnect { contact } => {
             client.disconnect(&contact).await?;

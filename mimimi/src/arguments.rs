@@ -166,6 +166,13 @@ pub(crate) enum AccountCommand {
         /// Whom it went to
         name: String,
     },
+    /// Call a contact something else, on this user's devices; its handle still finds it
+    Rename {
+        /// Their name or handle
+        contact: String,
+        /// What to call them; without it: by their handle again
+        name: Option<String>,
+    },
     /// End a connection: the contact can add this user to nothing any more
     Disconnect {
         /// Their handle

@@ -216,11 +216,14 @@ async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
             let contacts = client.contacts()?;
             let document = contacts
                 .iter()
-                .map(|it| json!({ "user": it.user, "name": it.name, "reportable": it.reportable }))
+                .map(|it| json!({ "user": it.user, "name": it.name, "handle": it.handle, "reportable": it.reportable }))
                 .collect();
             let lines = contacts
                 .iter()
-                .map(|contact| Name(&contact.name).to_string());
+                .map(|contact| match contact.name == contact.handle {
+                    true => Name(&contact.name).to_string(),
+                    false => format!("{}\t{}", Name(&contact.name), contact.handle),
+                });
             Output::new(document, lines)
         }
         Command::Verify { name: group } if client.has_group(&group)? => {

@@ -9,6 +9,7 @@ use crate::error::{PeerError, UsageError};
 use crate::store::connections;
 use crate::store::connections::IncomingRequest;
 use crate::store::contacts::{self, Contact};
+use crate::store::profile::Profile;
 
 impl Client {
     /// Accepts a request and returns the new contact's name.
@@ -86,6 +87,23 @@ impl Client {
     /// [`Error::Local`].
     pub fn contacts(&self) -> Result<Vec<Contact>, Error> {
         self.read(|db, _, today| contacts::contacts(db, today))
+    }
+
+    /// Calls a contact something else on this user's devices: by that name it is shown, in groups
+    /// too. `None`: by its handle. Its handle still finds it.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownContact`], [`UsageError::InvalidContactName`];
+    /// [`UsageError::AlreadyConnected`] if another contact or this user has that name or handle.
+    pub async fn rename_contact(&self, contact: &str, name: Option<&str>) -> Result<(), Error> {
+        let contact = contact.to_owned();
+        let name = name.map(str::to_owned);
+        call!(self, |engine| {
+            let rename = |db: &rusqlite::Connection, profile: &Profile| {
+                contacts::rename(db, profile, &contact, name.as_deref())
+            };
+            engine.transact(rename)
+        })
     }
 
     /// The safety number with a contact: the same on both sides if and only if neither service gave

@@ -40,6 +40,9 @@ pub enum UsageError {
     /// The empty name, one of more than 256 bytes, or with characters that cannot be seen.
     #[error("a group name has 1 to 256 bytes and no characters that cannot be seen")]
     InvalidGroupName,
+    /// The empty name, one of more than 64 bytes, or with characters that cannot be seen.
+    #[error("the name of a contact has 1 to 64 bytes and no characters that cannot be seen")]
+    InvalidContactName,
     /// Too long, with characters that act on a screen, or a picture that is none.
     #[error(
         "a description has up to 1024 bytes and no control characters, and a picture up to 4096 bytes and a media type of images"
@@ -215,6 +218,7 @@ impl UsageError {
             Self::UnknownGroup(_) => "unknown-group",
             Self::GroupExists(_) => "group-exists",
             Self::InvalidGroupName => "invalid-group-name",
+            Self::InvalidContactName => "invalid-contact-name",
             Self::InvalidGroupProfile => "invalid-group-profile",
             Self::NotAMember(_) => "not-a-member",
             Self::AlreadyAMember(_) => "already-a-member",

@@ -151,6 +151,7 @@ mod tests {
             connection_key: WireSecret::new([key; 32]),
             connection_token: WireSecret::new([key; 32]),
             pool: PoolKeys::fresh().unwrap(),
+            given: crate::sync_message::GivenName::none(),
         };
         let [carol, mally] = [contact("carol", 1), contact("mally", 2)];
         carol.store(&db).unwrap();

@@ -441,6 +441,10 @@ mod tests {
                     token: secret(4),
                     owner_seed: secret(5),
                 },
+                given: sync_message::GivenName {
+                    generation: 1,
+                    name: opaque(*b"Bobby"),
+                },
             }],
             groups: names
                 .into_iter()

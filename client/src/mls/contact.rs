@@ -112,6 +112,7 @@ pub(crate) fn accept_joiner(
         // Told in the group, now that they have accepted: the request said nothing that adds this
         // user anywhere.
         pool: PoolKeys::fresh()?,
+        given: crate::sync_message::GivenName::none(),
     };
     let name = match contact.store(db) {
         // Somebody else has become a contact under this handle since: this join makes none.

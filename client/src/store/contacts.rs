@@ -12,7 +12,11 @@ use crate::ids::UserId;
 use crate::store::database::{change, column, first, is_there, key32, rows, value};
 use crate::store::profile::Profile;
 use crate::store::sync_outbox::enqueue;
-use crate::sync_message::{NewContact, PoolKeys, SyncMessage};
+use crate::sync_message::{GivenName, NewContact, PoolKeys, SyncMessage};
+use crate::text;
+
+/// Longest name of a contact in bytes.
+const MAX_NAME: usize = 64;
 
 /// How a member is shown whose identity link does not open. No handle looks like this.
 pub(crate) const UNVERIFIED: &str = "(unverified)";
@@ -43,8 +47,12 @@ pub(crate) fn retire_pool(db: &Connection, signature_key: &[u8]) -> Result<(), E
 pub struct Contact {
     /// Who.
     pub user: UserId,
-    /// The handle that they registered.
+    /// What this user calls them: their handle, or another name ([`Client::rename_contact`]).
+    ///
+    /// [`Client::rename_contact`]: crate::Client::rename_contact
     pub name: String,
+    /// The handle that they registered.
+    pub handle: String,
     /// Whether they can be reported to the token issuer: they have shown a certificate that is
     /// still valid.
     pub reportable: bool,
@@ -83,6 +91,7 @@ impl NewContact {
             connection_key: WireSecret::new(*self.connection_key.expose()),
             connection_token: WireSecret::new(*self.connection_token.expose()),
             pool: self.pool.copy(),
+            given: self.given.clone(),
         }
     }
 
@@ -92,7 +101,12 @@ impl NewContact {
     /// later. Returns the name.
     pub(crate) fn keep(&self, db: &Connection) -> Result<String, Error> {
         let key = self.credential.signature_public_key.as_slice();
-        let handle = match name_of_key(db, key)? {
+        let known = value(
+            db,
+            "SELECT handle FROM contacts WHERE signature_key = ?",
+            [key],
+        )?;
+        let handle = match known {
             Some(known) => known,
             None => {
                 let handle = handle_of(&self.credential).ok_or(PeerError::IdentityLink)?;
@@ -134,27 +148,87 @@ impl NewContact {
                 key,
             ),
         )?;
-        Ok(handle)
+        self.keep_name(db)?;
+        Ok(name_of_key(db, key)?.unwrap_or(handle))
+    }
+
+    /// The later one of two names that devices of this user have given it, if nobody else here has
+    /// that name.
+    fn keep_name(&self, db: &Connection) -> Result<(), Error> {
+        let key = self.credential.signature_public_key.as_slice();
+        let given = String::from_utf8_lossy(self.given.name.as_slice());
+        let name = text::received(&given, MAX_NAME);
+        let is_free = match by_name(db, &name) {
+            Ok(contact) => contact.signature_key == key,
+            Err(_) => true,
+        };
+        if !is_free {
+            return Ok(());
+        }
+        change(
+            db,
+            "UPDATE contacts SET known_as = nullif(?1, ''), renamed = ?2
+             WHERE signature_key = ?3 AND (renamed, coalesce(known_as, '')) < (?2, ?1)",
+            (name, self.given.generation, key),
+        )
     }
 }
 
+/// Calls a contact something else here, or by its handle again, and tells the other devices.
+///
+/// # Errors
+/// [`UsageError::UnknownContact`], [`UsageError::InvalidContactName`],
+/// [`UsageError::AlreadyConnected`] if another contact has that name or handle.
+pub(crate) fn rename(
+    db: &Connection,
+    profile: &Profile,
+    contact: &str,
+    name: Option<&str>,
+) -> Result<(), Error> {
+    let key = by_name(db, contact)?.signature_key;
+    let name = name
+        .map(|name| text::chosen(name, MAX_NAME).ok_or(UsageError::InvalidContactName))
+        .transpose()?;
+    if let Some(name) = &name {
+        let is_others = by_name(db, name).is_ok_and(|other| other.signature_key != key);
+        if is_others || profile.handle.as_ref() == Some(name) {
+            return Err(UsageError::AlreadyConnected(name.clone()).into());
+        }
+    }
+    change(
+        db,
+        "UPDATE contacts SET known_as = nullif(?1, handle), renamed = renamed + 1
+         WHERE signature_key = ?2",
+        (name, &key),
+    )?;
+    let all = all(db)?.into_iter();
+    let mut of_key = all.filter(|it| it.credential.signature_public_key.as_slice() == key);
+    match of_key.next() {
+        Some(contact) => enqueue(db, SyncMessage::Contact(contact)),
+        None => Ok(()),
+    }
+}
+
+/// The contact that this user calls so, or whose handle it is: nobody else's name is either.
 pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error> {
     let row = first(
         db,
-        "SELECT signature_key, connection_key, connection_token FROM contacts WHERE handle = ?",
+        "SELECT signature_key, connection_key, connection_token, coalesce(known_as, handle)
+         FROM contacts WHERE known_as = ?1 OR handle = ?1",
         [name],
         |row| {
             Ok((
                 row.get::<_, Vec<u8>>(0)?,
                 row.get::<_, Vec<u8>>(1)?,
                 row.get::<_, Vec<u8>>(2)?,
+                row.get(3)?,
             ))
         },
     )?;
-    let (signature_key, connection_key, connection_token) =
+    let (signature_key, connection_key, connection_token, name) =
         row.ok_or_else(|| UsageError::UnknownContact(name.to_owned()))?;
     Ok(ContactKeys {
-        name: name.to_owned(),
+        name,
         signature_key,
         connection_key: ConnectionKey::new(key32(&connection_key)?),
         connection_token: PoolToken::new(key32(&connection_token)?),
@@ -165,7 +239,7 @@ pub(crate) fn by_name(db: &Connection, name: &str) -> Result<ContactKeys, Error>
 pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
     let mut statement = db.prepare_cached(
         "SELECT signature_key, handle, connection_key, connection_token, pool_token, pool_owner_seed,
-            pool_generation
+            pool_generation, known_as, renamed
          FROM contacts ORDER BY handle",
     )?;
     let rows = statement.query_map((), |row| {
@@ -177,11 +251,21 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
             row.get::<_, Vec<u8>>(4)?,
             row.get::<_, Vec<u8>>(5)?,
             row.get::<_, u32>(6)?,
+            (row.get::<_, Option<String>>(7)?, row.get::<_, u32>(8)?),
         ))
     })?;
     rows.map(|row| {
-        let (key, handle, connection_key, connection_token, pool_token, owner_seed, generation) =
-            row?;
+        let (
+            key,
+            handle,
+            connection_key,
+            connection_token,
+            pool_token,
+            owner_seed,
+            generation,
+            name,
+        ) = row?;
+        let (known_as, renamed) = name;
         Ok(NewContact {
             credential: ClientCredential {
                 name: opaque(handle.into_bytes()),
@@ -193,6 +277,10 @@ pub(crate) fn all(db: &Connection) -> Result<Vec<NewContact>, Error> {
                 generation,
                 token: WireSecret::new(key32(&pool_token)?),
                 owner_seed: WireSecret::new(key32(&owner_seed)?),
+            },
+            given: GivenName {
+                generation: renamed,
+                name: opaque(known_as.unwrap_or_default().into_bytes()),
             },
         })
     })
@@ -212,7 +300,7 @@ pub(crate) fn forget(db: &Connection, signature_key: &[u8]) -> Result<(), Error>
 pub(crate) fn name_of_key(db: &Connection, signature_key: &[u8]) -> Result<Option<String>, Error> {
     value(
         db,
-        "SELECT handle FROM contacts WHERE signature_key = ?",
+        "SELECT coalesce(known_as, handle) FROM contacts WHERE signature_key = ?",
         [signature_key],
     )
 }
@@ -249,9 +337,9 @@ fn mark_of(key: &[u8]) -> String {
     format!("#{}", basis::hex::encode(&sha2::Sha256::digest(key)[..6]))
 }
 
-/// How the owner of a real credential is shown: a contact by its handle; anybody else by the name
-/// that they chose, marked when that is the name of a contact or of this user, and with a part of
-/// the key's hash when it is the name of yet another one.
+/// How the owner of a real credential is shown: a contact as this user calls it; anybody else by
+/// the name that they chose, marked when that is the name of a contact or of this user, and with a
+/// part of the key's hash when it is the name of yet another one.
 pub(crate) fn display_name(
     db: &Connection,
     own: &ClientCredential,
@@ -287,15 +375,16 @@ pub(crate) fn display_name(
 pub(crate) fn contacts(db: &Connection, today: u32) -> Result<Vec<Contact>, Error> {
     rows(
         db,
-        "SELECT handle, signature_key, EXISTS (SELECT 1 FROM introductions
+        "SELECT coalesce(known_as, handle) AS name, handle, signature_key, EXISTS (SELECT 1 FROM introductions
                 WHERE introductions.signature_key = contacts.signature_key AND not_after_day >= ?)
-             FROM contacts ORDER BY handle",
+             FROM contacts ORDER BY name",
         [today],
         |row| {
             Ok(Contact {
                 name: row.get(0)?,
-                user: UserId(row.get(1)?),
-                reportable: row.get(2)?,
+                handle: row.get(1)?,
+                user: UserId(row.get(2)?),
+                reportable: row.get(3)?,
             })
         },
     )
@@ -438,6 +527,97 @@ pub(crate) mod tests {
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
             pool: PoolKeys::fresh().unwrap(),
+            given: crate::sync_message::GivenName::none(),
+        }
+    }
+
+    #[test]
+    fn a_contact_is_called_as_the_user_likes_and_nobody_is_taken_for_another_one() {
+        let db = crate::store::database::in_memory().unwrap();
+        let mut profile = crate::store::profile::tests::profile(&db);
+        profile.handle = Some("me".to_owned());
+        contact("alice", 1).store(&db).unwrap();
+        contact("bob", 2).store(&db).unwrap();
+        let call = |who: &str, name: Option<&str>| rename(&db, &profile, who, name);
+        call("alice", Some("Mum ")).unwrap();
+        let shown = |name: &str| by_name(&db, name).map(|it| (it.name, it.signature_key[0]));
+        for name in ["Mum", "alice"] {
+            assert_eq!(shown(name).unwrap(), ("Mum".to_owned(), 1));
+        }
+        assert_eq!(name_of_key(&db, &[1; 32]).unwrap().unwrap(), "Mum");
+        let own = credential("me", 9);
+        let display = |name, key| display_name(&db, &own, &credential(name, key)).unwrap();
+        assert_eq!(display("alice", 1), "Mum");
+        assert_eq!(display("alice", 3), "alice (unverified)");
+        let names = contacts(&db, 0).unwrap().into_iter();
+        let names: Vec<_> = names.map(|it| (it.name, it.handle)).collect();
+        let pair = |name: &str, handle: &str| (name.to_owned(), handle.to_owned());
+        assert_eq!(names, [pair("Mum", "alice"), pair("bob", "bob")]);
+        // Not by another one's name or handle, the user's own, or none.
+        for name in ["Mum", "alice", "me"] {
+            let taken = call("bob", Some(name));
+            assert!(matches!(
+                taken,
+                Err(Error::Usage(UsageError::AlreadyConnected(_)))
+            ));
+        }
+        for name in ["", " ", "x\u{202e}y"] {
+            let invalid = call("bob", Some(name));
+            assert!(matches!(
+                invalid,
+                Err(Error::Usage(UsageError::InvalidContactName))
+            ));
+        }
+        // Nobody becomes a contact under it.
+        call("alice", Some("carol")).unwrap();
+        let carol = contact("carol", 4).store(&db);
+        assert!(matches!(
+            carol,
+            Err(Error::Usage(UsageError::AlreadyConnected(_)))
+        ));
+        call("carol", None).unwrap();
+        assert_eq!(shown("alice").unwrap(), ("alice".to_owned(), 1));
+        contact("carol", 4).store(&db).unwrap();
+    }
+
+    #[test]
+    fn of_two_names_that_devices_give_a_contact_all_keep_the_later_one() {
+        let db = || {
+            let db = crate::store::database::in_memory().unwrap();
+            contact("alice", 1).store(&db).unwrap();
+            db
+        };
+        let named = |generation, name: &str| NewContact {
+            given: GivenName {
+                generation,
+                name: opaque(name.as_bytes()),
+            },
+            ..contact("alice", 1)
+        };
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+            let (db, said) = (
+                db(),
+                [
+                    named(1, "Mum"),
+                    named(2, "Ma"),
+                    named(2, "Mama"),
+                    named(0, ""),
+                ],
+            );
+            for at in order {
+                said[at].keep(&db).unwrap();
+            }
+            let all = all(&db).unwrap();
+            assert_eq!(all[0].given, named(2, "Mama").given);
+            assert_eq!(name_of_key(&db, &[1; 32]).unwrap().unwrap(), "Mama");
+            // By the handle again, later.
+            named(3, "").keep(&db).unwrap();
+            assert_eq!(name_of_key(&db, &[1; 32]).unwrap().unwrap(), "alice");
+            // What another contact is called is passed over.
+            contact("bob", 2).store(&db).unwrap();
+            named(4, "bob").keep(&db).unwrap();
+            assert_eq!(by_name(&db, "bob").unwrap().signature_key, [2; 32]);
+            assert_eq!(name_of_key(&db, &[1; 32]).unwrap().unwrap(), "alice");
         }
     }
 

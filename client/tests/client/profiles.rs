@@ -2,7 +2,7 @@
 
 use mimimi_client::{Client, Error, Event, GroupProfile, Picture, UsageError};
 
-use crate::support::{Homes, befriend, settle, team};
+use crate::support::{Homes, befriend, link, settle, team};
 
 fn garden() -> GroupProfile {
     GroupProfile {
@@ -131,4 +131,44 @@ async fn after_a_removal_who_comes_in_reads_it_and_nobody_is_told_again() {
     for client in [&alice, &bob, &dave] {
         assert_eq!(client.group(id).unwrap().profile, garden());
     }
+}
+
+#[tokio::test]
+async fn what_a_user_calls_a_contact_is_so_on_the_users_devices_and_nobody_else_hears_it() {
+    let homes = Homes::new(434);
+    let [alice, bob, carol] = team(&homes).await;
+    let tablet = link(&homes, &alice, "tablet", &[&bob, &carol]).await;
+    let all = [&alice, &tablet, &bob, &carol];
+    alice
+        .rename_contact("bob", Some("Bob from work"))
+        .await
+        .unwrap();
+    settle(&all).await;
+    bob.send_message("team", "hello").await.unwrap();
+    settle(&all).await;
+    let sender = |client: &Client| {
+        let page = client.messages("team", None, 1).unwrap();
+        page[0].sender.clone()
+    };
+    let is_member = |client: &Client, name: &str| {
+        let members = client.members("team").unwrap();
+        members.iter().any(|member| member.name == name)
+    };
+    for client in [&alice, &tablet] {
+        let contacts = client.contacts().unwrap();
+        let bob = contacts.iter().find(|it| it.handle == "bob").unwrap();
+        assert_eq!(bob.name, "Bob from work");
+        assert_eq!(sender(client), "Bob from work");
+        assert!(is_member(client, "Bob from work"));
+    }
+    assert_eq!(sender(&carol), "bob");
+    assert!(is_member(&carol, "bob") && is_member(&bob, "bob"));
+    // By that name and by the handle.
+    alice
+        .remove_from_group("team", &["Bob from work"])
+        .await
+        .unwrap();
+    alice.add_to_group("team", &["bob"]).await.unwrap();
+    settle(&all).await;
+    assert!(is_member(&tablet, "Bob from work"));
 }

@@ -126,6 +126,7 @@ impl Engine {
                 // accepted.
                 connection_token: PoolToken::new(crypto::random()?).to_wire(),
                 pool,
+                given: crate::sync_message::GivenName::none(),
             };
             Ok(Entrance {
                 id: group,
@@ -180,6 +181,7 @@ mod tests {
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
             pool: PoolKeys::fresh().unwrap(),
+            given: crate::sync_message::GivenName::none(),
         }
     }
 

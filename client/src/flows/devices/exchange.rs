@@ -230,6 +230,7 @@ mod tests {
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
             pool: sync_message::PoolKeys::fresh().unwrap(),
+            given: crate::sync_message::GivenName::none(),
         }
     }
 

@@ -202,6 +202,7 @@ pub(crate) mod tests {
             connection_key: WireSecret::new([1; 32]),
             connection_token: WireSecret::new([2; 32]),
             pool: crate::sync_message::PoolKeys::fresh().unwrap(),
+            given: crate::sync_message::GivenName::none(),
         }
         .keep(&bobs)
         .unwrap();

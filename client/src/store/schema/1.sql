@@ -79,6 +79,9 @@ CREATE TABLE paid_for_refusals (
 CREATE TABLE contacts (
     signature_key BLOB PRIMARY KEY,
     handle TEXT NOT NULL UNIQUE,
+    -- What this user calls the contact instead, NULL for nothing else; and how often that was changed.
+    known_as TEXT UNIQUE,
+    renamed INTEGER NOT NULL DEFAULT 0,
     connection_key BLOB NOT NULL,
     -- Claims KeyPackages of the contact.
     connection_token BLOB NOT NULL,

@@ -333,6 +333,7 @@ impl User {
             connection_key: contact.profile.connection_key.to_wire(),
             connection_token: protocol::codec::WireSecret::new([1; 32]),
             pool: PoolKeys::fresh().unwrap(),
+            given: crate::sync_message::GivenName::none(),
         }
         .store(&self.db)
         .unwrap();
