@@ -143,8 +143,19 @@ fn seconds(span: &str) -> Result<u32, String> {
     number.checked_mul(each).ok_or_else(wrong)
 }
 
+/// As [`known`]; what is not is read first.
+async fn find(client: &Client, group: &str, id: &str) -> Result<MessageId, Error> {
+    match known(client, group, id) {
+        Err(Error::Usage(UsageError::UnknownMessage(_))) => {
+            client.sync(0).await?;
+            known(client, group, id)
+        }
+        found => found,
+    }
+}
+
 /// A message by its id, or by a beginning that only one of the last messages and reactions has.
-fn find(client: &Client, group: &str, id: &str) -> Result<MessageId, Error> {
+fn known(client: &Client, group: &str, id: &str) -> Result<MessageId, Error> {
     if let Ok(id) = id.parse() {
         return Ok(id);
     }
@@ -178,7 +189,7 @@ pub(crate) async fn execute(client: &Client, command: MessageCommand) -> Result<
                 draft = draft.as_markdown();
             }
             if let Some(id) = reply_to {
-                draft = draft.reply_to(find(client, &group, &id)?);
+                draft = draft.reply_to(find(client, &group, &id).await?);
             }
             if let Some(seconds) = expires {
                 draft = draft.expires(Expiry::AfterReading(seconds));
@@ -190,7 +201,7 @@ pub(crate) async fn execute(client: &Client, command: MessageCommand) -> Result<
             message,
             reaction,
         } => {
-            let to = find(client, &group, &message)?;
+            let to = find(client, &group, &message).await?;
             (group, Draft::reaction(to, reaction))
         }
         MessageCommand::Edit {
@@ -199,12 +210,12 @@ pub(crate) async fn execute(client: &Client, command: MessageCommand) -> Result<
             text: given,
             markdown,
         } => {
-            let draft = Draft::edit(find(client, &group, &message)?, text(given)?);
+            let draft = Draft::edit(find(client, &group, &message).await?, text(given)?);
             let draft = if markdown { draft.as_markdown() } else { draft };
             (group, draft)
         }
         MessageCommand::Delete { group, message } => {
-            let draft = Draft::deletion(find(client, &group, &message)?);
+            let draft = Draft::deletion(find(client, &group, &message).await?);
             (group, draft)
         }
         MessageCommand::Messages {
@@ -226,7 +237,7 @@ async fn messages(
     limit: u32,
 ) -> Result<Output, Error> {
     client.sync(0).await?;
-    let before = before.map(|id| find(client, group, &id)).transpose()?;
+    let before = before.map(|id| known(client, group, &id)).transpose()?;
     let mut messages = client.messages(group, before, limit)?;
     messages.reverse();
     let lines = messages.iter().flat_map(lines);
