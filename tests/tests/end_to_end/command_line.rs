@@ -299,6 +299,17 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     bob(d, &["react", "garden", id.get(..8).unwrap(), "\u{2764}"]);
     alice(d, &["delete", "garden", id]);
     alice(d, &["receipts", "garden"]);
+    alice(
+        d,
+        &[
+            "group",
+            "profile",
+            "garden",
+            "--description",
+            "Roses and hedges",
+        ],
+    );
+    alice(d, &["rename", "bob", "bob"]);
     alice(d, &["group", "role", "garden", BOB, "admin"]);
     alice(d, &["group", "mute", "garden", BOB]);
     alice(d, &["group", "unmute", "garden", BOB]);
