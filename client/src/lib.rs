@@ -119,6 +119,21 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// So do those of the guide.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../guide/src/first-message.md")]
+    struct FirstMessage;
+    #[doc = include_str!("../../guide/src/app.md")]
+    struct App;
+    #[doc = include_str!("../../guide/src/messages.md")]
+    struct Messages;
+    #[doc = include_str!("../../guide/src/people.md")]
+    struct People;
+    #[doc = include_str!("../../guide/src/tokens.md")]
+    struct Tokens;
+}
+
 mod api;
 mod driver;
 mod encoding;

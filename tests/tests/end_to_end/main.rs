@@ -26,6 +26,7 @@ mod errors;
 mod faults;
 mod feed;
 mod groups;
+mod guide;
 mod histories;
 mod home;
 mod issuer;
