@@ -128,6 +128,14 @@ pub(crate) enum Command {
         #[arg(long, value_enum, requires = "follow", default_value_t = Reading::Live)]
         profile: Reading,
     },
+    /// Conversations on the whole screen, live
+    Chat {
+        /// The one to begin with
+        group: Option<String>,
+        /// How much the relay may see, and how soon something is shown
+        #[arg(long, value_enum, default_value_t = Reading::Live)]
+        profile: Reading,
+    },
     /// The wallet of Privacy Pass tokens
     Tokens,
     /// Fill the wallet now instead of at a time of its own. The token issuer sees when, and
@@ -150,12 +158,50 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
         recovery_key_file: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete commands
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    Man {
+        /// Where to write them
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Leave all groups and contacts, delete everything of this user at the service and here
     DeleteAccount {
         /// Really
         #[arg(long, required = true)]
         yes: bool,
     },
+}
+
+impl Command {
+    /// Whether it can be done beside a chat: with its client, its home, and not from its keyboard.
+    pub(crate) fn fits_a_chat(&self) -> bool {
+        match self {
+            Self::Init { .. }
+            | Self::Receive { .. }
+            | Self::Chat { .. }
+            | Self::Completions { .. }
+            | Self::Man { .. }
+            | Self::Restore { .. }
+            | Self::DeleteAccount { .. } => false,
+            Self::Message(command) => !command.reads_input(),
+            Self::Handle { .. }
+            | Self::Connect { .. }
+            | Self::Requests { .. }
+            | Self::Contacts
+            | Self::Verify { .. }
+            | Self::Group { .. }
+            | Self::Device { .. }
+            | Self::Push { .. }
+            | Self::Tokens
+            | Self::TopUp
+            | Self::Account(_) => true,
+        }
+    }
 }
 
 /// Consent, backups.
@@ -392,9 +438,15 @@ mod tests {
 
     #[test]
     fn every_command_that_a_user_is_advised_is_one() {
-        let sources = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
+        let mut sources = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/src").into()];
         let mut advised = 0;
-        for source in sources.map(|entry| entry.unwrap().path()) {
+        while let Some(source) = sources.pop() {
+            let source: PathBuf = source;
+            if source.is_dir() {
+                let below = std::fs::read_dir(source).unwrap();
+                sources.extend(below.map(|entry| entry.unwrap().path()));
+                continue;
+            }
             // This file has command lines that are none.
             if source.ends_with("arguments.rs") {
                 continue;

@@ -12,7 +12,7 @@ use crate::arguments::{Arguments, Command, DeviceCommand, GroupCommand, HandleCo
 use crate::events::received;
 use crate::group_operations::GroupOperation;
 use crate::terminal::{Name, Output, names, output_is_closed};
-use crate::{devices, group_operations, messages, push};
+use crate::{chat, devices, group_operations, manual, messages, push};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     if shows_once(&arguments.command) && output_is_closed() {
@@ -37,6 +37,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     {
         let keys = (passphrase_file.as_deref(), recovery_key_file.as_deref());
         return Ok(print(account::restore(&home, file, keys.0, keys.1).await?)?);
+    }
+    if let Command::Completions { shell } = arguments.command {
+        return Ok(manual::completions(shell)?);
+    }
+    if let Command::Man { dir } = &arguments.command {
+        return Ok(manual::pages(dir.as_deref())?);
+    }
+    if let Command::Chat { group, profile } = arguments.command {
+        return chat::run(&home, group, profile.into()).await;
     }
     let mut options = options();
     if let Command::Receive { profile, .. } = arguments.command {
@@ -145,10 +154,13 @@ async fn init(
     ))
 }
 
-async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
+pub(crate) async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
     Ok(match command {
         Command::Init { .. }
         | Command::Receive { .. }
+        | Command::Chat { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Restore { .. }
         | Command::DeleteAccount { .. } => Output::new(Value::Null, []),
         Command::Account(command) => account::execute(client, command).await?,

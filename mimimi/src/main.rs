@@ -2,10 +2,12 @@
 
 mod account;
 mod arguments;
+mod chat;
 mod commands;
 mod devices;
 mod events;
 mod group_operations;
+mod manual;
 mod messages;
 mod push;
 mod terminal;

@@ -87,6 +87,13 @@ pub(crate) enum MessageCommand {
     },
 }
 
+impl MessageCommand {
+    /// Whether it takes something from standard input.
+    pub(crate) fn reads_input(&self) -> bool {
+        matches!(self, Self::Send { text, .. } | Self::Edit { text, .. } if text == "-")
+    }
+}
+
 /// What others are told of their messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Told {

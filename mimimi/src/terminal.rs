@@ -86,7 +86,7 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// Breaks lines that a terminal would break: a part of a text that it put at the beginning of a
 /// line would look like another line of ours.
-fn fold(escaped: &str, columns: usize) -> String {
+pub(crate) fn fold(escaped: &str, columns: usize) -> String {
     let mut folded = String::with_capacity(escaped.len());
     let mut column = 0usize;
     for character in escaped.chars() {
@@ -133,6 +133,11 @@ impl Output {
             folded: true,
             ..self
         }
+    }
+
+    /// Its lines, as they may be shown.
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        self.lines.iter().map(|line| escape(line)).collect()
     }
 
     /// Prints all of it and makes sure that it is out.

@@ -8,7 +8,7 @@ use protocol::ids::GroupId;
 use protocol::journal::MESSAGE_DAYS;
 use protocol::time::DAY_MS;
 use rusqlite::{Connection, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, LocalError};
 use crate::ids::{MessageId, UserId};
@@ -54,7 +54,7 @@ pub(crate) enum Kind {
 }
 
 /// Where an own message stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MessageState {
@@ -67,7 +67,7 @@ pub enum MessageState {
 }
 
 /// Why nothing is left of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Gone {
@@ -78,7 +78,7 @@ pub enum Gone {
 }
 
 /// A reaction to a message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Reaction {
     /// The reaction's own id: what takes it back.
@@ -92,7 +92,7 @@ pub struct Reaction {
 }
 
 /// A message as it is now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Message {
     /// Which one.

@@ -25,7 +25,7 @@ pub enum Receipts {
 }
 
 /// What became of a message at a member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Receipt {
     /// The member's name.
@@ -99,8 +99,11 @@ pub(crate) fn is_due(db: &Connection) -> Result<bool, Error> {
     is_there(db, "SELECT 1 FROM receipts_due LIMIT 1", ())
 }
 
+/// What is to be told of messages in a group.
+pub(crate) type Due = (GroupId, Vec<(MessageId, u8)>);
+
 /// Takes what waits to be told, in the caller's transaction.
-pub(crate) fn take(db: &Connection) -> Result<Vec<(GroupId, Vec<(MessageId, u8)>)>, Error> {
+pub(crate) fn take(db: &Connection) -> Result<Vec<Due>, Error> {
     let mut all: Vec<(GroupId, Vec<(MessageId, u8)>)> = Vec::new();
     let due = rows(
         db,

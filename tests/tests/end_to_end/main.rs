@@ -16,6 +16,7 @@ mod abuse;
 mod access;
 mod backups;
 mod bans;
+mod chat;
 mod clocks;
 mod command_line;
 mod consent;
