@@ -70,6 +70,42 @@ id! {
     GroupId, 16
 }
 
+/// A group: by its id, which never changes, or by the name that it has on this device when the call
+/// begins. Others can rename it: an application that acts on what it has shown takes the id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupRef {
+    /// The same on every device.
+    Id(GroupId),
+    /// As [`Client::groups`](crate::Client::groups) shows it. A text that is no group's name is read
+    /// as an id.
+    Name(String),
+}
+
+impl From<GroupId> for GroupRef {
+    fn from(id: GroupId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<&str> for GroupRef {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<&String> for GroupRef {
+    fn from(name: &String) -> Self {
+        Self::Name(name.clone())
+    }
+}
+
+impl From<protocol::ids::GroupId> for GroupRef {
+    fn from(id: protocol::ids::GroupId) -> Self {
+        Self::Id(id.into())
+    }
+}
+
 impl UserId {
     pub(crate) fn of(signature_key: &[u8]) -> Option<Self> {
         signature_key.try_into().ok().map(Self)

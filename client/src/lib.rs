@@ -168,7 +168,7 @@ mod sync_message;
 pub mod text;
 mod views;
 
-pub use api::{Client, Events, GroupRef};
+pub use api::{Client, Events};
 pub use crypto::CryptoError;
 pub use endpoints::{Endpoints, Operators, PushEndpoint};
 pub use envelope::sign;
@@ -181,7 +181,7 @@ pub use flows::devices::LinkCode;
 pub use flows::view::{GroupAccess, GroupSummary, Member};
 pub use group_profile::{GroupProfile, MAX_DESCRIPTION, MAX_PICTURE, Picture};
 pub use home::Held;
-pub use ids::{GroupId, MessageId, UserId};
+pub use ids::{GroupId, GroupRef, MessageId, UserId};
 pub use in_process::SharedService;
 pub use key_view::KeyView;
 pub use message::{Attachment, Draft, Expiry, MessageDetails, NotChanged, TextFormat};

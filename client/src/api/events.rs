@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::api::{Client, GroupRef, call, in_group};
+use crate::api::{Client, call, in_group};
 use crate::driver::{Interest, Order};
 use crate::error::{Error, LocalError};
+use crate::ids::GroupRef;
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::slots;
 use crate::store::events::{self, Event, StoredEvent};
@@ -80,7 +81,7 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`](crate::UsageError).
     pub async fn bring_to_front(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
-        in_group!(self, group, |engine, name| engine.bring_to_front(&name))
+        in_group!(self, group, |engine, group| engine.bring_to_front(&group))
     }
 
     /// Catches up until there is an event or `wait_ms` have passed, and returns the events that

@@ -1,6 +1,6 @@
 //! Groups, their members, and what is said in them.
 
-use crate::api::{Client, GroupRef, borrowed, call, in_group, owned};
+use crate::api::{Client, borrowed, call, in_group, owned};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{PeerError, UsageError};
@@ -8,6 +8,7 @@ use crate::flows::absence;
 use crate::flows::inspect;
 use crate::flows::view::{self, GroupSummary, Member};
 use crate::group_profile::GroupProfile;
+use crate::ids::GroupRef;
 use crate::mls::people;
 use crate::outcomes::StopReason;
 use crate::store::evidence::{self, Evidence};
@@ -208,8 +209,7 @@ impl Client {
     pub fn group(&self, group: impl Into<GroupRef>) -> Result<GroupSummary, Error> {
         let group = group.into();
         self.at_desk(|desk| {
-            let name = group.name(desk)?;
-            view::summary(desk, Group::by_name(desk, &name)?)
+            view::summary(desk, Group::meant(desk, &group)?)
         })
     }
 

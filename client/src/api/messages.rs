@@ -1,12 +1,12 @@
 //! What is said in groups.
 
-use crate::api::{Client, GroupRef, call, in_group};
+use crate::api::{Client, call, in_group};
 use crate::driver::Order;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::UsageError;
 use crate::flows::said;
-use crate::ids::MessageId;
+use crate::ids::{GroupRef, MessageId};
 use crate::message::Draft;
 use crate::store::database;
 use crate::store::groups::Group;
@@ -52,7 +52,7 @@ impl Client {
         let message = self.at_desk(|desk| {
             let profile = Profile::read(desk)?;
             let now_ms = self.time(&profile).now_unix_ms();
-            let id = Group::usable(desk, &group.name(desk)?)?.id;
+            let id = Group::usable(desk, &group)?.id;
             let transaction = database::begin(desk)?;
             let message = said::queue(&transaction, &profile, &id, &draft, now_ms)?;
             transaction.commit()?;
@@ -84,8 +84,8 @@ impl Client {
         limit: u32,
     ) -> Result<Vec<Message>, Error> {
         self.expire()?;
-        self.read_group(group, |db, _, name| {
-            messages::page(db, &Group::by_name(db, name)?, before, limit)
+        self.read_group(group, |db, _, group| {
+            messages::page(db, &Group::meant(db, group)?, before, limit)
         })
     }
 
@@ -102,7 +102,7 @@ impl Client {
         let group = group.into();
         self.at_desk(|desk| {
             let now_ms = self.time(&Profile::read(desk)?).now_unix_ms();
-            let id = Group::by_name(desk, &group.name(desk)?)?.id;
+            let id = Group::meant(desk, &group)?.id;
             let transaction = database::begin(desk)?;
             for message in messages {
                 messages::begin(&transaction, message, now_ms)?;
@@ -118,8 +118,8 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn receipts(&self, group: impl Into<GroupRef>) -> Result<Receipts, Error> {
-        self.read_group(group, |db, _, name| {
-            receipts::told(db, &Group::by_name(db, name)?.id)
+        self.read_group(group, |db, _, group| {
+            receipts::told(db, &Group::meant(db, group)?.id)
         })
     }
 
@@ -134,7 +134,7 @@ impl Client {
         told: Receipts,
     ) -> Result<(), Error> {
         in_group!(self, group, |engine, group| {
-            let id = Group::by_name(&engine.db, &group)?.id;
+            let id = Group::meant(&engine.db, &group)?.id;
             engine.transact(|db, _| receipts::tell(db, &id, told))
         })
     }

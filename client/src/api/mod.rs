@@ -27,11 +27,10 @@ use crate::error::UsageError;
 use crate::error::{Error, LocalError};
 use crate::flows::backup::BackupKey;
 use crate::home::Held;
-use crate::ids::GroupId;
+use crate::ids::GroupRef;
 use crate::net::clock::{ServiceTime, SharedClock};
 use crate::options::Options;
 use crate::store::database;
-use crate::store::groups::Group;
 use crate::store::profile::Profile;
 
 pub use events::Events;
@@ -73,56 +72,16 @@ macro_rules! call {
 }
 pub(crate) use call;
 
-/// As [`call`], with the name that the group has by then.
+/// As [`call`], with the group that is meant.
 macro_rules! in_group {
-    ($client:expr, $group:expr, |$engine:ident, $name:ident| $work:expr) => {{
-        let group: GroupRef = $group.into();
-        call!($client, |$engine| {
-            let $name = group.name(&$engine.db)?;
-            $work
-        })
+    ($client:expr, $group:expr, |$engine:ident, $meant:ident| $work:expr) => {{
+        let $meant: GroupRef = $group.into();
+        call!($client, |$engine| $work)
     }};
 }
 pub(crate) use in_group;
 
 type Work<'e, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + 'e>>;
-
-/// A group: by its id, which never changes, or by the name that it has on this device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GroupRef {
-    /// The same on every device.
-    Id(GroupId),
-    /// As [`Client::groups`] shows it.
-    Name(String),
-}
-
-impl From<GroupId> for GroupRef {
-    fn from(id: GroupId) -> Self {
-        Self::Id(id)
-    }
-}
-
-impl From<&str> for GroupRef {
-    fn from(name: &str) -> Self {
-        Self::Name(name.to_owned())
-    }
-}
-
-impl From<&String> for GroupRef {
-    fn from(name: &String) -> Self {
-        Self::Name(name.clone())
-    }
-}
-
-impl GroupRef {
-    fn name(self, db: &Connection) -> Result<String, Error> {
-        match self {
-            Self::Name(name) => Ok(name),
-            Self::Id(id) => Ok(Group::read(db, &id.into())?.display_name()),
-        }
-    }
-}
 
 impl Client {
     /// Makes a client in a home directory: keys and tokens. On a home that has one: changes the
@@ -238,10 +197,10 @@ impl Client {
     fn read_group<T>(
         &self,
         group: impl Into<GroupRef>,
-        look: impl FnOnce(&Connection, &Profile, &str) -> Result<T, Error>,
+        look: impl FnOnce(&Connection, &Profile, &GroupRef) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let group = group.into();
-        self.read(|db, profile, _| look(db, profile, &group.name(db)?))
+        self.read(|db, profile, _| look(db, profile, &group))
     }
 
     /// The time at the service.

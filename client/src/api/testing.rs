@@ -2,12 +2,13 @@
 
 use protocol::operation::Operation;
 
-use crate::api::{Client, GroupRef, borrowed, call, in_group, owned};
+use crate::api::{Client, borrowed, call, in_group, owned};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::{IssuerError, UsageError};
 use crate::flows::by_hand;
 use crate::flows::view::{self, GroupAccess};
+use crate::ids::GroupRef;
 use crate::mls::content::Content;
 use crate::options::PendingRequest;
 use crate::outcomes::CommitOutcome;
@@ -58,9 +59,9 @@ impl Client {
         operation: Operation,
         body: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        self.read_group(group, |db, profile, name| {
+        self.read_group(group, |db, profile, group| {
             let now_ms = self.time(profile).now_unix_ms();
-            by_hand::sign_as_member(db, now_ms, name, operation, body)
+            by_hand::sign_as_member(db, now_ms, group, operation, body)
         })
     }
 
@@ -89,7 +90,7 @@ impl Client {
         &self,
         group: impl Into<GroupRef>,
     ) -> Result<Option<PendingRequest>, Error> {
-        self.read_group(group, |db, _, name| by_hand::pending_request(db, name))
+        self.read_group(group, |db, _, group| by_hand::pending_request(db, group))
     }
 
     /// Stages and keeps an Add without sending it: for tests of races and lost answers. The next
@@ -131,6 +132,6 @@ impl Client {
     /// # Errors
     /// [`UsageError::UnknownGroup`].
     pub fn group_access(&self, group: impl Into<GroupRef>) -> Result<GroupAccess, Error> {
-        self.read_group(group, |db, _, name| view::group_access(db, name))
+        self.read_group(group, |db, _, group| view::group_access(db, group))
     }
 }

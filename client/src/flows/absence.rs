@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::ids::GroupRef;
 use crate::mls::content::Content;
 use crate::store::connections::group_with;
 use crate::store::{Event, Group, Profile, Status, contacts, events, groups, known};
@@ -32,9 +33,9 @@ pub(super) fn outlasted(db: &Connection, group: &Group, now_ms: u64) -> Result<b
 pub(crate) fn who_can_bring_back(
     db: &Connection,
     _: &Profile,
-    group: &str,
+    group: &GroupRef,
 ) -> Result<Vec<String>, Error> {
-    let group = Group::by_name(db, group)?;
+    let group = Group::meant(db, group)?;
     if group.status == Status::Active {
         return Ok(Vec::new());
     }
@@ -86,19 +87,18 @@ impl Engine {
     /// # Errors
     /// [`UsageError::AlreadyAMember`] in a group that this client follows;
     /// [`UsageError::NotInGroup`] for somebody who is none of [`who_can_bring_back`].
-    pub(crate) async fn ask_to_return(&mut self, group: &str, contact: &str) -> Result<(), Error> {
+    pub(crate) async fn ask_to_return(&mut self, group: &GroupRef, contact: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let Group { id, status, .. } = Group::by_name(&self.db, group)?;
-        if status == Status::Active {
+        let meant = self.sync_with(group).await?;
+        if meant.status == Status::Active {
             let own = self.profile.handle.clone().unwrap_or_default();
             return Err(UsageError::AlreadyAMember(own).into());
         }
-        let can = who_can_bring_back(&self.db, &self.profile, group)?;
+        let can = who_can_bring_back(&self.db, &self.profile, &meant.id.into())?;
         let key = contacts::by_name(&self.db, contact)?.signature_key;
         match group_with(&self.db, &key)? {
             Some(connection) if can.iter().any(|name| name == contact) => {
-                self.send_content(&connection, &Content::Return(id)).await
+                self.send_content(&connection, &Content::Return(meant.id)).await
             }
             _ => Err(UsageError::NotInGroup(contact.to_owned()).into()),
         }

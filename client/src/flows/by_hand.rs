@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use crate::engine::Engine;
 use crate::envelope::sign;
 use crate::error::{Error, LocalError};
+use crate::ids::GroupRef;
 use crate::options::PendingRequest;
 use crate::store::{Group, Pending, leaf_keys, mls};
 
@@ -28,11 +29,11 @@ impl Engine {
 pub(crate) fn sign_as_member(
     db: &Connection,
     now_ms: u64,
-    group: &str,
+    group: &GroupRef,
     operation: Operation,
     body: &[u8],
 ) -> Result<Vec<u8>, Error> {
-    let group = Group::by_name(db, group)?;
+    let group = Group::meant(db, group)?;
     let mls_group = mls::load_mls(db, &group.id)?;
     let leaf = mls_group.own_leaf_node().ok_or(LocalError::Damaged)?;
     let signer = leaf_keys::signer(db, leaf.signature_key().as_slice())?;
@@ -50,9 +51,9 @@ pub(crate) fn sign_as_member(
 /// [`UsageError::UnknownGroup`].
 pub(crate) fn pending_request(
     db: &Connection,
-    group: &str,
+    group: &GroupRef,
 ) -> Result<Option<PendingRequest>, Error> {
-    let group = Group::by_name(db, group)?;
+    let group = Group::meant(db, group)?;
     Ok(Pending::read(db, &group.id)?.map(|pending| PendingRequest {
         operation: pending.envelope.operation,
         request: pending.envelope.request.to_vec(),

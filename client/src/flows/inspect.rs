@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::flows::rounds::ROUNDS;
+use crate::ids::GroupRef;
 use crate::leaf::pseudonym_of;
 use crate::mls::policy::{capabilities, policy_in};
 use crate::mls::proposals;
@@ -44,10 +45,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`PeerError::Disagreement`].
-    pub(crate) async fn verify_group(&mut self, group: &str) -> Result<(usize, u64), Error> {
+    pub(crate) async fn verify_group(&mut self, group: &GroupRef) -> Result<(usize, u64), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         for _ in 0..ROUNDS {
             let epoch = self.epoch(&id)?;
             let inspected = self.inspect(&id).await?;
@@ -55,7 +55,7 @@ impl Engine {
             let epoch = epoch.max(self.epoch(&id)?);
             if inspected.epoch.0 > epoch {
                 self.follow(&id, epoch, Some(inspected.epoch.0)).await?;
-                Group::usable(&self.db, group)?;
+                Group::read(&self.db, &id)?.check_usable()?;
                 continue;
             }
             let mls_group = self.mls(&id)?;
@@ -92,7 +92,7 @@ impl Engine {
 pub(crate) fn epoch_authenticator(
     db: &Connection,
     profile: &Profile,
-    group: &str,
+    group: &GroupRef,
 ) -> Result<(u64, String), Error> {
     let id = evidence::group_or_connection(db, profile, group)?.id;
     let mls_group = load_mls(db, &id)?;

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::ids::GroupRef;
 use crate::leaf::{self, own_pseudonym};
 use crate::mls::authenticate::{self, Sight};
 use crate::mls::external::Entrance;
@@ -78,10 +79,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`UsageError::NotPermitted`]; the problem `limit-exceeded` when there are too many codes.
-    pub(crate) async fn invite(&mut self, group: &str, days: u32) -> Result<String, Error> {
+    pub(crate) async fn invite(&mut self, group: &GroupRef, days: u32) -> Result<String, Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let group = Group::usable(&self.db, group)?;
+        let group = self.sync_for(group).await?;
         let mls_group = self.mls(&group.id)?;
         let policy = policy_in(mls_group.extensions())?;
         let may = capabilities(policy.as_ref(), &own_pseudonym(&mls_group)?);

@@ -4,6 +4,7 @@ use protocol::ids::GroupId;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::ids::GroupRef;
 use crate::mls::plan::Plan;
 use crate::mls::proposals;
 use crate::store::groups::set_leaving;
@@ -16,10 +17,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`], [`UsageError::NotAMember`].
-    pub(crate) async fn leave_group(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn leave_group(&mut self, group: &GroupRef) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         let own = self.other_own_leaves(&id)?.len();
         if self.mls(&id)?.members().count() == own.saturating_add(1) {
             return self.commit(&id, |_| Ok(Plan::Delete)).await;
@@ -35,12 +35,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`UsageError::NotPermitted`].
-    pub(crate) async fn delete_group(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn delete_group(&mut self, group: &GroupRef) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let group = Group::by_name(&self.db, group)?;
-        group.check_usable()?;
-        self.commit(&group.id, |_| Ok(Plan::Delete)).await
+        let id = self.sync_for(group).await?.id;
+        self.commit(&id, |_| Ok(Plan::Delete)).await
     }
 
     /// What is left to do of a wish to leave: the proposal lapses with its epoch.

@@ -151,7 +151,7 @@ impl Engine {
 
     async fn leave_for_good(&mut self, group: &Group) -> Result<(), Error> {
         match &group.name {
-            Some(name) => self.leave_group(name).await,
+            Some(_) => self.leave_group(&group.id.into()).await,
             None => self.commit(&group.id, |_| Ok(Plan::Delete)).await,
         }
     }

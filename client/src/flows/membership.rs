@@ -7,6 +7,7 @@ use protocol::ids::GroupId;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::ids::GroupRef;
 use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::claimed::ClaimedKeyPackage;
 use crate::mls::new_leaf::NewLeaf;
@@ -25,10 +26,9 @@ impl Engine {
     /// # Errors
     /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has
     /// none left.
-    pub(crate) async fn add_to_group(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn add_to_group(&mut self, group: &GroupRef, names: &[&str]) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         self.add_contacts(&id, names).await
     }
 
@@ -62,12 +62,11 @@ impl Engine {
     /// [`UsageError`] for names that do not fit.
     pub(crate) async fn remove_from_group(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         names: &[&str],
     ) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
             Ok(Plan::Remove(client.leaves_of(&group, names)?))
@@ -82,10 +81,9 @@ impl Engine {
     /// # Errors
     /// As [`Client::add_to_group`] and [`Client::remove_from_group`]; before anything was changed,
     /// unless the group changed meanwhile.
-    pub(crate) async fn replace_in_group(&mut self, group: &str, name: &str) -> Result<(), Error> {
+    pub(crate) async fn replace_in_group(&mut self, group: &GroupRef, name: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         let group = Group::read(&self.db, &id)?;
         let mls_group = self.mls(&id)?;
         self.heed_bans(&id, &[name])?;
@@ -115,10 +113,9 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Client::remove_from_group`].
-    pub(crate) async fn update_own_leaf(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn update_own_leaf(&mut self, group: &GroupRef) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         self.update_leaf(&id).await
     }
 
@@ -267,7 +264,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Client::add_to_group`].
-    pub(crate) async fn stage_add(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn stage_add(&mut self, group: &GroupRef, names: &[&str]) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = Group::usable(&self.db, group)?.id;
         let claimed = self.claim_for(&id, names).await?;
@@ -279,7 +276,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Client::remove_from_group`].
-    pub(crate) fn stage_remove(&mut self, group: &str, names: &[&str]) -> Result<(), Error> {
+    pub(crate) fn stage_remove(&mut self, group: &GroupRef, names: &[&str]) -> Result<(), Error> {
         let group = Group::usable(&self.db, group)?;
         let leaves = self.leaves_of(&group, names)?;
         self.stage_plan(&group.id, Plan::Remove(leaves))
@@ -289,9 +286,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`], or as the staged operation.
-    pub(crate) async fn submit(&mut self, group: &str) -> Result<CommitOutcome, Error> {
+    pub(crate) async fn submit(&mut self, group: &GroupRef) -> Result<CommitOutcome, Error> {
         let _held = self.hold().await?;
-        let id = Group::by_name(&self.db, group)?.id;
+        let id = Group::meant(&self.db, group)?.id;
         self.submit_kept(&id).await
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, LocalError, NoAnswer, UsageError, mls, refusals_can_wa
 use crate::flows::request::read_answer;
 use crate::flows::rounds::ROUNDS;
 use crate::flows::said;
-use crate::ids::MessageId;
+use crate::ids::{GroupRef, MessageId};
 use crate::leaf::own_pseudonym;
 use crate::message::Draft;
 use crate::mls::content::Content;
@@ -122,20 +122,16 @@ impl Engine {
     /// Queues something that the user says and sends it, after what was queued before it.
     pub(crate) async fn send_message(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         draft: &Draft,
     ) -> Result<MessageId, Error> {
         draft.check(self.transport.time.now_unix_ms())?;
         let _held = self.hold().await?;
-        let usable = match Group::usable(&self.db, group) {
+        let id = match Group::usable(&self.db, group) {
             // What this client has not heard of yet may let it.
-            Err(Error::Usage(_)) => {
-                self.sync().await?;
-                Group::usable(&self.db, group)
-            }
-            other => other,
+            Err(Error::Usage(_)) => self.sync_for(group).await?.id,
+            other => other?.id,
         };
-        let id = usable?.id;
         let now_ms = self.transport.time.now_unix_ms();
         let message = self.transact(|db, profile| said::queue(db, profile, &id, draft, now_ms))?;
         self.send_up_to(&id, &message).await?;
@@ -332,10 +328,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].
-    pub(crate) async fn accept_unverified(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn accept_unverified(&mut self, group: &GroupRef) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         self.transact(|db, _| {
             heard::go_on(db, &id)?;
             identities::accept_unverified(db, &id)

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use crate::engine::{Engine, Promised};
 use crate::error::Error;
 use crate::flows::feed::FeedReader;
+use crate::ids::GroupRef;
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::net::streams::{Ending, Follower};
 use crate::net::transport::Transport;
@@ -120,8 +121,8 @@ impl Engine {
         self.slots.profile() == Profile::LowData
     }
 
-    pub(crate) fn bring_to_front(&mut self, group: &str) -> Result<(), Error> {
-        self.front = Some(Group::by_name(&self.db, group)?.id);
+    pub(crate) fn bring_to_front(&mut self, group: &GroupRef) -> Result<(), Error> {
+        self.front = Some(Group::meant(&self.db, group)?.id);
         Ok(())
     }
 

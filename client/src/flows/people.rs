@@ -15,6 +15,7 @@ use protocol::policy::{Capabilities, Standing};
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
+use crate::ids::GroupRef;
 use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::people::{muted_again, open, seal, under_present_key, unwelcome};
 use crate::mls::plan::Plan;
@@ -91,10 +92,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`UsageError::NotBanned`], [`UsageError::NotPermitted`].
-    pub(crate) async fn unban(&mut self, group: &str, name: &str) -> Result<(), Error> {
+    pub(crate) async fn unban(&mut self, group: &GroupRef, name: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
             let mls_group = client.mls(&id)?;

@@ -11,6 +11,7 @@ use protocol::problem::ProblemType;
 use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::flows::member_request::Seen;
+use crate::ids::GroupRef;
 use crate::leaf;
 use crate::mls::authenticate::Sight;
 use crate::mls::external::Entrance;
@@ -36,11 +37,12 @@ impl Engine {
     /// [`PeerError::Unauthenticated`] if it is another group. [`UsageError::GroupLost`] if the
     /// service knows this client's leaf no more or the way back is lost, [`UsageError::NotAMember`]
     /// after a removal.
-    pub(crate) async fn rejoin_group(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn rejoin_group(&mut self, group: &GroupRef) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = evidence::group_or_connection(&self.db, &self.profile, group)?.id;
         self.transact(|db, _| forget_shown(db, &id))?;
-        self.rejoin_group_with_shown(group).await
+        self.sync().await?;
+        self.rejoin_by_word(&Group::read(&self.db, &id)?).await
     }
 
     /// As [`Client::rejoin_group`]; the user has been shown the new members that it named, and goes
@@ -48,11 +50,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Client::rejoin_group`], for members that it did not name.
-    pub(crate) async fn rejoin_group_with_shown(&mut self, group: &str) -> Result<(), Error> {
+    pub(crate) async fn rejoin_group_with_shown(&mut self, group: &GroupRef) -> Result<(), Error> {
         let _held = self.hold().await?;
+        let id = evidence::group_or_connection(&self.db, &self.profile, group)?.id;
         self.sync().await?;
-        let group = evidence::group_or_connection(&self.db, &self.profile, group)?;
-        self.rejoin_by_word(&group).await
+        self.rejoin_by_word(&Group::read(&self.db, &id)?).await
     }
 
     /// As [`Client::rejoin_group`], for the group of this user's devices.

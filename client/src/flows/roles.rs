@@ -6,6 +6,7 @@ use protocol::policy::{GroupPolicy, Standing};
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::group_profile::GroupProfile;
+use crate::ids::GroupRef;
 use crate::leaf::pseudonym_of;
 use crate::mls::plan::Plan;
 use crate::mls::policy::policy_in;
@@ -20,12 +21,13 @@ impl Engine {
     /// [`UsageError::Policy`].
     pub(crate) async fn set_role(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         member: &str,
         role: &str,
     ) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.change_policy(group, member, |policy, pseudonym, person| {
+        let id = self.sync_for(group).await?.id;
+        self.change_policy(&id, member, |policy, pseudonym, person| {
             let number = policy
                 .roles
                 .iter()
@@ -44,7 +46,7 @@ impl Engine {
     /// As [`Client::set_role`].
     pub(crate) async fn set_muted(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         member: &str,
         muted: bool,
     ) -> Result<(), Error> {
@@ -54,7 +56,8 @@ impl Engine {
         } else {
             Standing::Active
         };
-        self.change_policy(group, member, |policy, pseudonym, person| {
+        let id = self.sync_for(group).await?.id;
+        self.change_policy(&id, member, |policy, pseudonym, person| {
             let (role, _) = policy.standing(pseudonym);
             Ok(policy.with_person(pseudonym, role, standing, person))
         })
@@ -66,13 +69,13 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Client::set_role`] and [`Client::remove_from_group`].
-    pub(crate) async fn ban(&mut self, group: &str, member: &str) -> Result<(), Error> {
+    pub(crate) async fn ban(&mut self, group: &GroupRef, member: &str) -> Result<(), Error> {
         let _held = self.hold().await?;
-        self.change_policy(group, member, |policy, pseudonym, person| {
+        let id = self.sync_for(group).await?.id;
+        self.change_policy(&id, member, |policy, pseudonym, person| {
             Ok(policy.with_person(pseudonym, policy.default_role, Standing::Banned, person))
         })
         .await?;
-        let id = Group::usable(&self.db, group)?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
             Ok(Plan::Remove(client.leaves_of(&group, &[member])?))
@@ -87,13 +90,12 @@ impl Engine {
     /// [`UsageError::NotPermitted`].
     pub(crate) async fn set_group_profile(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         profile: GroupProfile,
     ) -> Result<(), Error> {
         let profile = profile.chosen()?;
         let _held = self.hold().await?;
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
+        let id = self.sync_for(group).await?.id;
         self.commit(&id, |client| {
             let group = Group::read(&client.db, &id)?;
             let mls_group = client.mls(&id)?;
@@ -120,8 +122,8 @@ impl Engine {
         if !listed(self)? {
             return Ok(());
         }
-        let group = Group::read(&self.db, id)?.display_name();
-        self.change_policy(&group, member, |policy, pseudonym, person| {
+        self.sync().await?;
+        self.change_policy(id, member, |policy, pseudonym, person| {
             let (role, standing) = policy.standing(former);
             Ok(policy
                 .with(former, policy.default_role, Standing::Active)
@@ -132,15 +134,13 @@ impl Engine {
 
     async fn change_policy(
         &mut self,
-        group: &str,
+        id: &GroupId,
         member: &str,
         change: impl Fn(&GroupPolicy, &[u8], &[u8]) -> Result<GroupPolicy, UsageError>,
     ) -> Result<(), Error> {
-        self.sync().await?;
-        let id = Group::usable(&self.db, group)?.id;
-        self.commit(&id, |client| {
-            let group = Group::read(&client.db, &id)?;
-            let mls_group = client.mls(&id)?;
+        self.commit(id, |client| {
+            let group = Group::read(&client.db, id)?;
+            let mls_group = client.mls(id)?;
             let policy = policy_in(mls_group.extensions())?.ok_or(UsageError::NotPermitted)?;
             let pseudonym = mls_group
                 .members()

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, all_can_wait, refusals_can_wait};
 use crate::flows::act::in_any_order;
 use crate::flows::news::Watch;
+use crate::ids::GroupRef;
 use crate::store::{Group, Pending, Status, heard};
 
 /// What a client does beside reading.
@@ -61,6 +62,25 @@ impl Engine {
         self.take_all_in().await?;
         self.streams.parked = parked;
         self.settle().await
+    }
+
+    /// Catches up, and says which group is meant. A name is looked up before that, since others can
+    /// rename their groups; one that is not known here may come with what is read.
+    pub(crate) async fn sync_with(&mut self, group: &GroupRef) -> Result<Group, Error> {
+        let meant = match Group::meant(&self.db, group) {
+            Ok(known) => GroupRef::from(known.id),
+            Err(Error::Usage(_)) => group.clone(),
+            Err(error) => return Err(error),
+        };
+        self.sync().await?;
+        Group::meant(&self.db, &meant)
+    }
+
+    /// As [`Engine::sync_with`], if this client can act in that group.
+    pub(crate) async fn sync_for(&mut self, group: &GroupRef) -> Result<Group, Error> {
+        let group = self.sync_with(group).await?;
+        group.check_usable()?;
+        Ok(group)
     }
 
     /// The first half of [`Engine::sync`], with a wait for news behind it. Others may use home and

@@ -14,6 +14,7 @@ use protocol::problem::ProblemType;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
+use crate::ids::GroupRef;
 use crate::leaf::{self, own_pseudonym, pseudonym_of};
 use crate::mls::new_leaf::NewLeaf;
 use crate::mls::plan::Plan;
@@ -33,7 +34,7 @@ impl Engine {
     /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`];
     /// [`UsageError::WouldLeaveBehind`] when somebody is no contact, or has no KeyPackage for the
     /// ciphersuite: nothing has changed then.
-    pub(crate) async fn upgrade_group(&mut self, group: &str, suite: u16) -> Result<(), Error> {
+    pub(crate) async fn upgrade_group(&mut self, group: &GroupRef, suite: u16) -> Result<(), Error> {
         let left_behind = self.upgrade(group, suite, false).await?;
         debug_assert!(left_behind.is_empty());
         Ok(())
@@ -46,7 +47,7 @@ impl Engine {
     /// As [`Client::upgrade_group`].
     pub(crate) async fn upgrade_group_leaving_others(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         suite: u16,
     ) -> Result<Vec<String>, Error> {
         self.upgrade(group, suite, true).await
@@ -54,14 +55,13 @@ impl Engine {
 
     async fn upgrade(
         &mut self,
-        group: &str,
+        group: &GroupRef,
         suite: u16,
         leave_others: bool,
     ) -> Result<Vec<String>, Error> {
         let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
-        self.sync().await?;
-        let old = Group::usable(&self.db, group)?;
+        let old = self.sync_for(group).await?;
         let mls_group = self.mls(&old.id)?;
         policy::permit(&old, &mls_group, &Plan::Delete)?;
         let policy = policy::policy_in(mls_group.extensions())?.map(|policy| policy.encode());
@@ -93,7 +93,7 @@ impl Engine {
             id,
             leaf_key: leaf.signer.0.public(),
             pseudonym: pseudonym.as_slice().to_vec(),
-            name: group.to_owned(),
+            name: old.display_name(),
             members,
             suite,
             stage: 0,

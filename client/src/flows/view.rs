@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::error::Error;
 use crate::group_profile::GroupProfile;
-use crate::ids::UserId;
+use crate::ids::{GroupRef, UserId};
 use crate::leaf::pseudonym_of;
 use crate::mls::{policy, profile};
 use crate::outcomes;
@@ -98,7 +98,7 @@ pub(crate) fn summary(db: &Connection, group: Group) -> Result<GroupSummary, Err
 /// # Errors
 /// [`Error::Local`].
 pub(crate) fn has_group(db: &Connection, name: &str) -> Result<bool, Error> {
-    Ok(crate::store::contacts::by_name(db, name).is_err() && Group::by_name(db, name).is_ok())
+    Ok(crate::store::contacts::by_name(db, name).is_err() && Group::meant(db, &name.into()).is_ok())
 }
 
 /// The members of a group, as far as this client has followed.
@@ -108,9 +108,9 @@ pub(crate) fn has_group(db: &Connection, name: &str) -> Result<bool, Error> {
 pub(crate) fn members(
     db: &Connection,
     profile: &Profile,
-    group: &str,
+    group: &GroupRef,
 ) -> Result<Vec<Member>, Error> {
-    let group = Group::by_name(db, group)?;
+    let group = Group::meant(db, group)?;
     let mls = load_mls(db, &group.id)?;
     let own = mls.own_leaf_index();
     let policy = policy::policy_in(mls.extensions())?;
@@ -137,8 +137,8 @@ pub(crate) fn members(
 ///
 /// # Errors
 /// [`UsageError::UnknownGroup`].
-pub(crate) fn group_access(db: &Connection, group: &str) -> Result<GroupAccess, Error> {
-    let group = Group::by_name(db, group)?;
+pub(crate) fn group_access(db: &Connection, group: &GroupRef) -> Result<GroupAccess, Error> {
+    let group = Group::meant(db, group)?;
     let mls = load_mls(db, &group.id)?;
     Ok(GroupAccess {
         id: group.id,

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, PeerError};
+use crate::ids::GroupRef;
 use crate::leaf::{own_pseudonym, pseudonym_of};
 use crate::mls::further;
 use crate::mls::policy::policy_in;
@@ -286,9 +287,9 @@ pub(crate) fn under_present_key(
 pub(crate) fn banned(
     db: &Connection,
     profile: &Profile,
-    group: &str,
+    group: &GroupRef,
 ) -> Result<Vec<String>, Error> {
-    let group = Group::by_name(db, group)?;
+    let group = Group::meant(db, group)?;
     let mls_group = load_mls(db, &group.id)?;
     let own = profile.credential()?;
     let mut names = Vec::new();

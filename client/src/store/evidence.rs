@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::error::{Error, LocalError, PeerError, UsageError};
+use crate::ids::GroupRef;
 use crate::outcomes::StopReason;
 use crate::store::database::{change, rows, value};
 use crate::store::events::{self, Event};
@@ -229,20 +230,22 @@ fn peer(db: &Connection, profile: &Profile, id: &GroupId) -> Result<Option<Strin
     Ok(None)
 }
 
-/// The group of this name, or the connection with the contact of this name.
+/// The group that is meant, or the connection with the contact of this name.
 pub(crate) fn group_or_connection(
     db: &Connection,
     profile: &Profile,
-    name: &str,
+    group: &GroupRef,
 ) -> Result<Group, Error> {
-    let unknown = match Group::by_name(db, name) {
-        Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))) => unknown,
-        other => return other,
+    let (unknown, name) = match (Group::meant(db, group), group) {
+        (Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))), GroupRef::Name(name)) => {
+            (unknown, name)
+        }
+        (other, _) => return other,
     };
     let mut former = None;
     for group in Group::all(db)? {
         if group.kind == GroupKind::Connection
-            && peer(db, profile, &group.id)?.as_deref() == Some(name)
+            && peer(db, profile, &group.id)?.as_deref() == Some(name.as_str())
         {
             // Who has disconnected and connected again has had two.
             match group.status {
@@ -262,9 +265,9 @@ pub(crate) fn group_or_connection(
 pub(crate) fn evidence(
     db: &Connection,
     profile: &Profile,
-    name: &str,
+    group: &GroupRef,
 ) -> Result<Vec<Evidence>, Error> {
-    let group = group_or_connection(db, profile, name)?;
+    let group = group_or_connection(db, profile, group)?;
     of(db, &group.id)
 }
 
@@ -275,9 +278,9 @@ pub(crate) fn evidence(
 pub(crate) fn stop_reason(
     db: &Connection,
     profile: &Profile,
-    name: &str,
+    group: &GroupRef,
 ) -> Result<Option<StopReason>, Error> {
-    let group = group_or_connection(db, profile, name)?;
+    let group = group_or_connection(db, profile, group)?;
     stopped(db, &group.id)
 }
 

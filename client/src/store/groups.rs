@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row};
 
 use crate::error::{Error, LocalError, UsageError};
 use crate::group_profile::MAX_NAME;
+use crate::ids::{self, GroupRef};
 use crate::store::database::{change, first, is_there, key32, rows, value};
 use crate::store::mls::discard_mls;
 use crate::store::refused_returns;
@@ -124,9 +125,27 @@ impl Group {
             .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()).into())
     }
 
+    /// The group that is meant. A text is a name first, and an id where no group has that name.
+    pub(crate) fn meant(db: &Connection, group: &GroupRef) -> Result<Self, Error> {
+        let (id, unknown) = match group {
+            GroupRef::Id(id) => (Some(*id), UsageError::UnknownGroup(id.to_string()).into()),
+            GroupRef::Name(name) => match Self::by_name(db, name) {
+                Err(unknown @ Error::Usage(_)) => (name.parse().ok(), unknown),
+                other => return other,
+            },
+        };
+        let found = match id {
+            Some(id) => Self::find(db, &id.into())?,
+            None => None,
+        };
+        found
+            .filter(|it| it.kind == GroupKind::Group && it.status != Status::Joining)
+            .ok_or(unknown)
+    }
+
     /// The group if this client can act in it.
-    pub(crate) fn usable(db: &Connection, name: &str) -> Result<Self, Error> {
-        let group = Self::by_name(db, name)?;
+    pub(crate) fn usable(db: &Connection, group: &GroupRef) -> Result<Self, Error> {
+        let group = Self::meant(db, group)?;
         group.check_usable()?;
         Ok(group)
     }
@@ -258,9 +277,15 @@ pub(crate) fn numbered(wanted: &str, number: u32) -> String {
     wanted + &number
 }
 
-/// Whether a group has this name.
+/// Whether a group has this name, or an id that is written like it: whoever says the id means that
+/// group, and none that others have named so.
 pub(crate) fn is_taken(db: &Connection, name: &str) -> Result<bool, Error> {
-    is_there(db, "SELECT 1 FROM groups WHERE name = ?", [name])
+    let id = name.parse::<ids::GroupId>().ok();
+    is_there(
+        db,
+        "SELECT 1 FROM groups WHERE name = ? OR group_id = ?",
+        (name, id.map(|id| id.0)),
+    )
 }
 
 /// A name that no group has yet, after one that others may have chosen.
@@ -457,7 +482,7 @@ pub(crate) mod tests {
     fn a_group_is_read_as_it_was_written_and_names_stay_apart() {
         let db = crate::store::database::in_memory().unwrap();
         group(1, "team").insert(&db).unwrap();
-        let read = Group::usable(&db, "team").unwrap();
+        let read = Group::usable(&db, &"team".into()).unwrap();
         assert_eq!(read.id, GroupId([1; 16]));
         assert_eq!(read.segment.wrapper_key.expose(), &[2; 32]);
         assert_eq!(free_name(&db, "team").unwrap(), "team (2)");
@@ -472,7 +497,7 @@ pub(crate) mod tests {
         group(4, &next).insert(&db).unwrap();
         assert!(free_name(&db, &longest).unwrap().ends_with("é (3)"));
         Group::set_status(&db, &read.id, Status::Lost).unwrap();
-        let lost = Group::usable(&db, "team");
+        let lost = Group::usable(&db, &"team".into());
         assert!(matches!(lost, Err(Error::Usage(UsageError::GroupLost(_)))));
     }
 }
