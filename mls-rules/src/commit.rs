@@ -461,7 +461,11 @@ impl Member<'_> {
         Ok(deletes)
     }
 
+    /// Only a group that people are in has a policy, and with it a profile.
     fn context_changed(&self, next: &Extensions<GroupContext>) -> Result<(), Refusal> {
+        if self.case.kind != GroupKind::Group {
+            return Err(Refusal::NotAllowed);
+        }
         let next_policy = policy_in(next)?.ok_or(Refusal::Commit)?;
         let now = self.case.group.group_context().extensions();
         if others(now)? != others(next)? {

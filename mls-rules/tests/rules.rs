@@ -257,6 +257,17 @@ impl User {
         keys: &ServiceSenders,
         operation: Option<Operation>,
     ) -> Result<Effect, Refusal> {
+        self.judge_in(GroupKind::Group, commit, keys, operation)
+    }
+
+    /// As [`User::judge`], in a group of this kind.
+    fn judge_in(
+        &self,
+        kind: GroupKind,
+        commit: &[u8],
+        keys: &ServiceSenders,
+        operation: Option<Operation>,
+    ) -> Result<Effect, Refusal> {
         let message = MlsMessageIn::tls_deserialize_exact_bytes(commit).unwrap();
         let provider = &self.leaf.provider;
         // The library counts processing as receipt: a copy of the group does it.
@@ -280,7 +291,7 @@ impl User {
         let case = Case {
             group_id: ID,
             segment: SegmentId([7; 32]),
-            kind: GroupKind::Group,
+            kind,
             group: self.mls.public_group(),
             service: keys,
             leaving: &pending,
@@ -454,6 +465,17 @@ fn nobody_makes_himself_an_admin() {
     let roles = alice.with(&bob.leaf.user, GroupPolicy::ADMIN, Standing::Active);
     let (commit, _) = alice.commit(changing(roles));
     bob.follows(&commit).unwrap();
+}
+
+#[test]
+fn a_connection_and_ones_own_devices_get_no_rules_and_no_name() {
+    for kind in [GroupKind::Connection, GroupKind::SingleUser] {
+        let [mut alice, bob, _] = trio();
+        let roles = alice.with(&bob.leaf.user, GroupPolicy::ADMIN, Standing::Active);
+        let (commit, _) = alice.commit(changing(roles));
+        let judged = bob.judge_in(kind, &commit, &service(), None);
+        assert_eq!(judged, Err(Refusal::NotAllowed));
+    }
 }
 
 #[test]

@@ -310,7 +310,8 @@ fn policy_changed(
     let (before, after) = (profile(&now)?, profile(&next)?);
     let mut name = group.display_name();
     if before != after {
-        if let Some(agreed) = &after {
+        // A connection has no name, whatever its other end and the service let pass.
+        if let Some(agreed) = after.as_ref().filter(|_| group.kind == GroupKind::Group) {
             name = groups::rename(db, group, &agreed.name)?;
         }
         if let Some(by) = by {
