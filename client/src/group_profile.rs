@@ -22,6 +22,7 @@ const SIZES: [usize; 3] = [256, 1_024, 6_144];
 
 /// A small picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Picture {
     /// Its media type, `image/` and something.
     pub media_type: String,
@@ -34,6 +35,7 @@ pub struct Picture {
 /// What a group says of itself. Its members agree on it, as on roles, and the service cannot read
 /// it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GroupProfile {
     /// Its name; empty if none was agreed on.
     pub name: String,
@@ -52,6 +54,15 @@ struct Content {
 }
 
 impl GroupProfile {
+    /// With a name, and nothing else: fill in the rest.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+
     /// As a user wants it, with the name in its one form.
     ///
     /// # Errors
@@ -108,6 +119,15 @@ impl GroupProfile {
 }
 
 impl Picture {
+    /// An image in this media type.
+    #[must_use]
+    pub fn new(media_type: impl Into<String>, image: Vec<u8>) -> Self {
+        Self {
+            media_type: media_type.into(),
+            image,
+        }
+    }
+
     fn is_sound(&self) -> bool {
         let kind = self.media_type.strip_prefix("image/");
         let is_token = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '+' | '-');

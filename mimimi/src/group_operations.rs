@@ -181,10 +181,7 @@ fn picture(file: &Path) -> Result<Picture, Error> {
         .and_then(|file| file.take(most).read_to_end(&mut image))
         .map_err(LocalError::Input)?;
     match media_type(&image) {
-        Some(media_type) => Ok(Picture {
-            media_type: media_type.to_owned(),
-            image,
-        }),
+        Some(media_type) => Ok(Picture::new(media_type, image)),
         None => Err(UsageError::InvalidGroupProfile.into()),
     }
 }

@@ -5,14 +5,10 @@ use mimimi_client::{Client, Error, Event, GroupProfile, Picture, UsageError};
 use crate::support::{Homes, befriend, link, settle, team};
 
 fn garden() -> GroupProfile {
-    GroupProfile {
-        name: "garden".to_owned(),
-        description: "Roses,\nand whatever else grows".to_owned(),
-        picture: Some(Picture {
-            media_type: "image/webp".to_owned(),
-            image: vec![7; 3_000],
-        }),
-    }
+    let mut garden = GroupProfile::named("garden");
+    garden.description = "Roses,\nand whatever else grows".to_owned();
+    garden.picture = Some(Picture::new("image/webp", vec![7; 3_000]));
+    garden
 }
 
 /// What a client was told of profiles and roles; it is acknowledged.
@@ -68,10 +64,7 @@ async fn a_group_says_the_same_of_itself_to_all_its_members_and_to_who_comes_lat
     assert!(matches!(&told(&dave)[..], [Event::Joined { group, .. }] if group == "garden"));
     assert_eq!(dave.group(id).unwrap().profile, garden());
     // Nothing is left of what was taken back, and the group keeps the name.
-    let none = GroupProfile {
-        name: "garden".to_owned(),
-        ..GroupProfile::default()
-    };
+    let none = GroupProfile::named("garden");
     alice
         .set_group_profile("garden", none.clone())
         .await
@@ -90,10 +83,8 @@ async fn who_may_not_change_what_a_group_says_of_itself_does_not() {
         refused,
         Err(Error::Usage(UsageError::NotPermitted))
     ));
-    let long = GroupProfile {
-        description: "d".repeat(1_025),
-        ..garden()
-    };
+    let mut long = garden();
+    long.description = "d".repeat(1_025);
     let refused = alice.set_group_profile("team", long).await;
     assert!(matches!(
         refused,

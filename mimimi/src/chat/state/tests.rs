@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use client::GroupId;
+use client::{GroupId, GroupProfile};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -20,7 +20,7 @@ fn group(name: &str) -> GroupSummary {
         epoch: 1,
         active: true,
         stopped: None,
-        profile: Default::default(),
+        profile: GroupProfile::default(),
     }
 }
 
