@@ -20,7 +20,7 @@ mod status;
 pub use error::ContentError;
 pub use extensions::{Extensions, Key, MAX_EXTENSIONS, MAX_VALUE};
 pub use id::MessageId;
-pub use markdown::{Link, link, links};
+pub use markdown::{Link, link, links, without_html};
 pub use message::{Expiration, MimiContent, SENSIBLE_S};
 pub use part::{Disposition, ExternalPart, NestedPart, Part, Semantics};
 pub use status::{MAX_STATUSES, STATUS_TYPE, Status, decode_report, encode_report};

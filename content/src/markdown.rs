@@ -97,6 +97,68 @@ pub fn link(words: &str, target: &str) -> String {
     link
 }
 
+/// The text with its HTML escaped, as a sender must (§7.1.1): readers see it as it was written. Code
+/// in backticks shows it anyway, and autolinks of URIs are none.
+#[must_use]
+pub fn without_html(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut escaped = String::with_capacity(text.len());
+    let (mut copied, mut at) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        let next = at.saturating_add(1);
+        at = match byte {
+            b'\\' => next.saturating_add(1),
+            b'`' => code_end(text, at),
+            b'<' if begins_html(bytes, next) => {
+                escaped.push_str(text.get(copied..at).unwrap_or_default());
+                escaped.push('\\');
+                copied = at;
+                next
+            }
+            _ => next,
+        };
+    }
+    escaped.push_str(text.get(copied..).unwrap_or_default());
+    escaped
+}
+
+/// Whether a tag, a comment or the like begins before this.
+fn begins_html(bytes: &[u8], at: usize) -> bool {
+    let begins = matches!(bytes.get(at), Some(b'/' | b'!' | b'?'))
+        || bytes.get(at).is_some_and(u8::is_ascii_alphabetic);
+    let link = enclosed(bytes, at, b'>').and_then(|target| bytes.get(target));
+    begins && !link.is_some_and(is_uri)
+}
+
+/// Behind the code that begins with the backticks at `at`; behind these where it does not end. What
+/// stands at the beginning of a line, three or more, encloses paragraphs, and nothing else does.
+fn code_end(text: &str, at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    let run = |text: &str| {
+        text.len()
+            .saturating_sub(text.trim_start_matches('`').len())
+    };
+    let length = run(rest);
+    let begin = at.saturating_add(length);
+    let line = text.get(..at).unwrap_or_default();
+    let line = line.rsplit('\n').next().unwrap_or_default();
+    let encloses_paragraphs = length >= 3 && line.len() <= 3 && line.trim_start().is_empty();
+    let mut inside = text.get(begin..).unwrap_or_default();
+    if !encloses_paragraphs {
+        inside = inside.split("\n\n").next().unwrap_or_default();
+    }
+    let mut ahead = 0;
+    while let Some(found) = inside.get(ahead..).and_then(|rest| rest.find('`')) {
+        let found = ahead.saturating_add(found);
+        let other = run(inside.get(found..).unwrap_or_default());
+        ahead = found.saturating_add(other);
+        if other == length {
+            return begin.saturating_add(ahead);
+        }
+    }
+    begin
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -143,7 +205,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn html_is_escaped_and_what_only_looks_like_it_is_not() {
+        for (text, sent) in [
+            ("<b>bold</b>", r"\<b>bold\</b>"),
+            ("<!-- x --><?php", r"\<!-- x -->\<?php"),
+            (r"\<b>", r"\<b>"),
+            (r"\\<b>", r"\\\<b>"),
+            ("1 < 2, a <3", "1 < 2, a <3"),
+            ("<https://example.org/>", "<https://example.org/>"),
+            ("`<b>` <b>", r"`<b>` \<b>"),
+            ("``a ` <b>`` <b>", r"``a ` <b>`` \<b>"),
+            ("```\n<b>\n\n<b>\n```\n<b>", "```\n<b>\n\n<b>\n```\n\\<b>"),
+            // No code: it does not end, or not in its paragraph.
+            ("` <b>", r"` \<b>"),
+            ("` a\n\n<b> `", "` a\n\n\\<b> `"),
+            ("x ``` a\n\n<b> ```", "x ``` a\n\n\\<b> ```"),
+        ] {
+            assert_eq!(without_html(text), sent);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_escaped_once_is_escaped(text in r"[<>/!`\\ab:\né ]{0,40}") {
+            let once = without_html(&text);
+            prop_assert_eq!(&without_html(&once), &once);
+        }
+
         #[test]
         fn a_link_is_read_back_whatever_its_words(words: String, target in "[a-z]{2,5}:[a-z0-9/]{0,20}") {
             let text = link(&words, &target);
