@@ -77,8 +77,8 @@ id! {
 pub enum GroupRef {
     /// The same on every device.
     Id(GroupId),
-    /// As [`Client::groups`](crate::Client::groups) shows it. A text that is no group's name is read
-    /// as an id.
+    /// As [`Client::groups`](crate::Client::groups) shows it. A text that is no group's name is
+    /// read as an id.
     Name(String),
 }
 

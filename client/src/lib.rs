@@ -184,7 +184,7 @@ pub use home::Held;
 pub use ids::{GroupId, GroupRef, MessageId, UserId};
 pub use in_process::SharedService;
 pub use key_view::KeyView;
-pub use message::{Attachment, Draft, Expiry, MessageDetails, NotChanged, TextFormat};
+pub use message::{Attachment, Draft, Expiry, MessageDetails, TextFormat};
 pub use net::clock::{Clock, SharedClock, SystemClock};
 pub use net::transport::{Patience, Progress, Waiting};
 pub use options::{Options, PendingRequest};

@@ -3,7 +3,7 @@
 
 use content::{
     Disposition, Expiration, ExternalPart, MimiContent, NestedPart, Part, STATUS_TYPE, Semantics,
-    Status, decode_report, links,
+    Status, decode_report, links, without_html,
 };
 use protocol::ids::GroupId;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ const MENTION: &str = "user:";
 const PSEUDONYM: &str = "mimi://";
 /// Longest reaction in bytes: some emoji are long.
 const MAX_REACTION: usize = 128;
+/// So many texts a reaction has at most. What is longer, or has more, is an answer
+/// (draft-ietf-mimi-content §5.3).
+const MAX_REACTIONS: usize = 4;
 
 /// How a text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,9 +31,11 @@ pub enum TextFormat {
     /// As it stands.
     #[default]
     Plain,
-    /// GitHub Flavored Markdown without HTML (draft-ietf-mimi-content §7.1.1). A link whose target
-    /// is `user:` and a [`UserId`] mentions that member. Others' links may lie about where they
-    /// lead: show the target.
+    /// GitHub Flavored Markdown without HTML (draft-ietf-mimi-content §7.1.1): that is escaped
+    /// before it is sent. Others may not do so: render none. A link whose target is `user:` and a
+    /// [`UserId`] mentions that member. Others' links may lie about where they lead: show the
+    /// target. Others can write `user:` themselves: whom a text mentions stands in
+    /// [`MessageDetails::mentions`] and nowhere else.
     Markdown,
 }
 
@@ -146,17 +151,6 @@ pub struct MessageDetails {
     pub unknown: Option<String>,
 }
 
-/// Why a message was not edited or deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum NotChanged {
-    /// It is not known here, or gone: sent before this client came in, deleted, expired, or never.
-    UnknownMessage,
-    /// Somebody else has sent it.
-    NotTheSender,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Act {
     Say,
@@ -209,13 +203,15 @@ impl Draft {
         Self::new(Act::React(to), reaction.into())
     }
 
-    /// Another text in the place of a message of this user's own.
+    /// Another text in the place of a message of this user's own. What is attached to that stays.
+    /// It is shown once the edit is read in the group's journal, here as everywhere.
     #[must_use]
     pub fn edit(message: MessageId, text: impl Into<String>) -> Self {
         Self::new(Act::Edit(message), text.into())
     }
 
-    /// Deletes a message of this user's own, or takes a reaction back.
+    /// Deletes a message of this user's own, or takes a reaction back. Of one that was never sent
+    /// nobody is told.
     #[must_use]
     pub fn deletion(message: MessageId) -> Self {
         Self::new(Act::Delete(message), String::new())
@@ -266,10 +262,22 @@ impl Draft {
 
     /// Whether this can be said at all.
     pub(crate) fn check(&self, now_ms: u64) -> Result<(), UsageError> {
+        let is_over =
+            matches!(self.expires, Some(Expiry::At(at)) if u64::from(at) <= now_ms / 1000);
         if let Some(expires) = self.expires
-            && !is_sensible(expires.into(), now_ms)
+            && (is_over || !is_sensible(expires.into(), now_ms))
         {
             return Err(UsageError::InvalidExpiry);
+        }
+        let (answers, is_markdown) = (self.reply_to.is_some(), self.format == TextFormat::Markdown);
+        let fits = match self.act {
+            Act::Say => true,
+            Act::Edit(_) => !answers && self.expires.is_none(),
+            Act::React(_) => !answers && !is_markdown,
+            Act::Delete(_) | Act::Report(_) => !answers && !is_markdown && self.expires.is_none(),
+        };
+        if !fits {
+            return Err(UsageError::DraftDoesNotFit);
         }
         match self.act {
             Act::Delete(_) | Act::Report(_) => Ok(()),
@@ -292,7 +300,11 @@ impl Draft {
         let salt = crypto::random()?;
         let wire = |id: &MessageId| content::MessageId::try_from(id.0).map_err(|_| unknown(id));
         let mut message = match &self.act {
-            Act::Say | Act::Edit(_) => self.says(salt, pseudonym)?,
+            Act::Say => self.says(salt, pseudonym, self.attachment.clone())?,
+            Act::Edit(_) => {
+                let before = changed.and_then(|(_, before)| shown(&before.body));
+                self.says(salt, pseudonym, before.and_then(|it| it.attachment))?
+            }
             Act::React(to) => MimiContent::reaction(salt, wire(to)?, &self.text),
             Act::Delete(message) => MimiContent::delete(salt, wire(message)?),
             Act::Report(statuses) => {
@@ -321,18 +333,19 @@ impl Draft {
         &self,
         salt: [u8; 16],
         pseudonym: impl Fn(UserId) -> Result<String, Error>,
+        attachment: Option<Attachment>,
     ) -> Result<MimiContent, Error> {
         let text = match self.format {
             TextFormat::Plain => MimiContent::text(salt, &self.text),
             TextFormat::Markdown => {
-                let text = with_targets(&self.text, |target| {
+                let text = with_targets(&without_html(&self.text), |target| {
                     let user = target.strip_prefix(MENTION);
                     user.map(|user| pseudonym(user.parse()?)).transpose()
                 })?;
                 MimiContent::markdown(salt, &text)
             }
         };
-        let Some(attachment) = self.attachment.clone() else {
+        let Some(attachment) = attachment else {
             return Ok(text);
         };
         let mut message = MimiContent::attachment(salt, attachment.into());
@@ -479,6 +492,14 @@ pub(crate) fn read(
     }
 }
 
+/// Whether it is as short as a reaction is.
+pub(crate) fn is_reaction(message: &MimiContent) -> bool {
+    let texts = reactions(message);
+    message.body.disposition == Disposition::Reaction
+        && (1..=MAX_REACTIONS).contains(&texts.len())
+        && texts.iter().all(|text| text.len() <= MAX_REACTION)
+}
+
 /// What it does.
 pub(crate) fn said(message: &MimiContent) -> Said {
     let ours = |id: &content::MessageId| MessageId(id.octets());
@@ -486,9 +507,7 @@ pub(crate) fn said(message: &MimiContent) -> Said {
         (Part::Null, Some(replaced), _) => Said::Deletion(ours(replaced)),
         (Part::Null, None, _) => Said::Nothing,
         (_, Some(replaced), _) => Said::Edit(ours(replaced)),
-        (_, None, Some(to)) if message.body.disposition == Disposition::Reaction => {
-            Said::Reaction(ours(to))
-        }
+        (_, None, Some(to)) if is_reaction(message) => Said::Reaction(ours(to)),
         (
             Part::Single {
                 content_type,
@@ -696,6 +715,34 @@ mod tests {
     }
 
     #[test]
+    fn a_reaction_that_is_longer_than_one_is_an_answer() {
+        let to: content::MessageId = [1; 32].try_into().unwrap();
+        let of = |texts: &[&str]| {
+            let texts = texts.iter();
+            let parts = texts.map(|text| NestedPart::single("text/plain", text.as_bytes()));
+            let mut message = multi(Semantics::ProcessAll, parts.collect());
+            message.body.disposition = Disposition::Reaction;
+            message.in_reply_to = Some(to);
+            said(&message)
+        };
+        let reaction = Said::Reaction(MessageId([1; 32]));
+        let longest = "x".repeat(MAX_REACTION);
+        assert_eq!(of(&["a", "b", "c", &longest]), reaction);
+        assert_eq!(of(&["a", "b", "c", "d", "e"]), Said::Message);
+        assert_eq!(of(&[&(longest + "x")]), Said::Message);
+        assert_eq!(of(&[]), Said::Message);
+    }
+
+    #[test]
+    fn a_link_that_others_have_written_as_a_mention_is_none() {
+        let user = UserId([1; 32]);
+        let text = format!("[x](user:{user})");
+        let message = MimiContent::markdown([1; 16], &text);
+        let (shown, details) = details(&message, |_| Ok(Some(user))).unwrap();
+        assert_eq!((shown, details.mentions), (text, Vec::new()));
+    }
+
+    #[test]
     fn an_attachment_comes_with_words_or_without() {
         let attachment = Attachment {
             media_type: "image/png".to_owned(),
@@ -717,6 +764,18 @@ mod tests {
                 (words, Some(attachment.clone()))
             );
         }
+        // Other words leave it where it is.
+        let mut draft = Draft::attachment(attachment.clone());
+        draft.text = "look".to_owned();
+        let nobody_is = |_| Err(LocalError::Damaged.into());
+        let before = draft.content(nobody_is, None).unwrap();
+        let id = MessageId([1; 32]);
+        let edit = Draft::edit(id, "see").content(nobody_is, Some((id, &before)));
+        let (text, edited) = details(&edit.unwrap(), nobody).unwrap();
+        assert_eq!(
+            (text.as_str(), edited.attachment),
+            ("see", Some(attachment.clone()))
+        );
         let shown = format!("{attachment:?}");
         assert!(
             !shown.contains("example.org") && !shown.contains('7'),
@@ -741,11 +800,24 @@ mod tests {
             Err(UsageError::TextTooLong)
         );
         assert_eq!(Draft::reaction(id, "").check(0), Err(UsageError::EmptyText));
-        let expires = Draft::text("x").expires(Expiry::At(1));
-        assert_eq!(
-            expires.check(1_800_000_000_000),
-            Err(UsageError::InvalidExpiry)
-        );
+        for at in [1, 1_799_999_999, 1_800_000_000] {
+            let expires = Draft::text("x").expires(Expiry::At(at));
+            assert_eq!(
+                expires.check(1_800_000_000_000),
+                Err(UsageError::InvalidExpiry)
+            );
+        }
+        let soon = Draft::text("x").expires(Expiry::At(1_800_000_001));
+        assert_eq!(soon.check(1_800_000_000_000), Ok(()));
+        for misfit in [
+            Draft::reaction(id, "x").reply_to(id),
+            Draft::reaction(id, "x").as_markdown(),
+            Draft::edit(id, "x").reply_to(id),
+            Draft::edit(id, "x").expires(Expiry::AfterReading(9)),
+            Draft::deletion(id).expires(Expiry::AfterReading(9)),
+        ] {
+            assert_eq!(misfit.check(0), Err(UsageError::DraftDoesNotFit));
+        }
         assert_eq!(Draft::deletion(id).check(0), Ok(()));
         // No message has such an id.
         let foreign = Draft::text("x").reply_to(MessageId([2; 32]));

@@ -97,8 +97,8 @@ pub fn link(words: &str, target: &str) -> String {
     link
 }
 
-/// The text with its HTML escaped, as a sender must (§7.1.1): readers see it as it was written. Code
-/// in backticks shows it anyway, and autolinks of URIs are none.
+/// The text with its HTML escaped, as a sender must (§7.1.1): readers see it as it was written.
+/// Code in backticks shows it anyway, and autolinks of URIs are none.
 #[must_use]
 pub fn without_html(text: &str) -> String {
     let bytes = text.as_bytes();

@@ -1,7 +1,7 @@
 //! What happened, in lines for people.
 
 use basis::http_date;
-use client::{Event, NotChanged, RemovalReason, StopReason, StoreChange, StoredEvent};
+use client::{Event, RemovalReason, StopReason, StoreChange, StoredEvent};
 use serde_json::json;
 
 use crate::messages::says;
@@ -93,14 +93,8 @@ fn line(event: &Event) -> String {
         Event::ReactionTakenBack { group, sender, .. } => {
             format!("[{group}] {sender} takes a reaction back")
         }
-        Event::ChangeRefused {
-            group, sender, why, ..
-        } => {
-            let why = match why {
-                NotChanged::NotTheSender => "somebody else's",
-                _ => "that is not here",
-            };
-            format!("[{group}] {sender} wanted to change a message {why}: it was not changed")
+        Event::ChangeRefused { group, sender, .. } => {
+            format!("[{group}] {sender} wanted to change somebody else's message: it was not changed")
         }
         Event::Receipt {
             group,

@@ -10,7 +10,7 @@ use crate::net::clock::{Clock as _, SystemClock};
 use crate::slots;
 use crate::store::events::{self, Event, StoredEvent};
 use crate::store::profile::Profile;
-use crate::store::{database, messages};
+use crate::store::{database, erasing};
 
 impl Client {
     /// The events that have not been acknowledged, oldest first.
@@ -34,7 +34,7 @@ impl Client {
             let mut begun = false;
             for event in events {
                 if let Event::Message { message, .. } = &event.event {
-                    begun |= messages::begin(&transaction, message, now_ms)?;
+                    begun |= erasing::begin(&transaction, message, now_ms)?;
                 }
             }
             events::acknowledge(&transaction, events)?;

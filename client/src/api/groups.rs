@@ -208,9 +208,7 @@ impl Client {
     /// [`UsageError::UnknownGroup`].
     pub fn group(&self, group: impl Into<GroupRef>) -> Result<GroupSummary, Error> {
         let group = group.into();
-        self.at_desk(|desk| {
-            view::summary(desk, Group::meant(desk, &group)?)
-        })
+        self.at_desk(|desk| view::summary(desk, Group::meant(desk, &group)?))
     }
 
     /// Whether there is a group of this name and no contact.

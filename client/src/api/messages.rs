@@ -9,6 +9,7 @@ use crate::flows::said;
 use crate::ids::{GroupRef, MessageId};
 use crate::message::Draft;
 use crate::store::database;
+use crate::store::erasing;
 use crate::store::groups::Group;
 use crate::store::messages::{self, Message};
 use crate::store::outbox::{self, QueuedMessage};
@@ -22,7 +23,8 @@ impl Client {
     /// # Errors
     /// [`UsageError`] for a group that is not there or left, an empty text or one of more than
     /// [`MAX_TEXT`](crate::MAX_TEXT) bytes, a message that is not known, and a change of another
-    /// one's. [`Error::Unreachable`] when no answer came in time: the message stays in the outbox,
+    /// one's; [`UsageError::GoneBeforeSent`] if it has expired before it was sent.
+    /// [`Error::Unreachable`] when no answer came in time: the message stays in the outbox,
     /// is sent when that is possible, and the end is told as an event
     /// ([`Event::MessageSent`](crate::Event::MessageSent)).
     pub async fn send_message(
@@ -56,6 +58,7 @@ impl Client {
             let transaction = database::begin(desk)?;
             let message = said::queue(&transaction, &profile, &id, &draft, now_ms)?;
             transaction.commit()?;
+            database::scour(desk)?;
             Ok(message)
         })?;
         self.order(Order::Look)?;
@@ -71,9 +74,10 @@ impl Client {
         Ok(queued.filter(|message| !message.quiet).collect())
     }
 
-    /// What was said in a group, as it is now, the last first: at most `limit` messages, those
-    /// before one of them. It is kept until its sender deletes it, it expires, or the group is
-    /// forgotten here.
+    /// What was said in a group, as it is now, in the order of its journal, the last first: at most
+    /// `limit` messages, those before one of them. It is kept until its sender deletes it, it
+    /// expires, or the account is deleted: also while this user is not in the group. Who has sent
+    /// what is gone, and when, stays until 60 days after that.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`], [`UsageError::UnknownMessage`].
@@ -105,7 +109,7 @@ impl Client {
             let id = Group::meant(desk, &group)?.id;
             let transaction = database::begin(desk)?;
             for message in messages {
-                messages::begin(&transaction, message, now_ms)?;
+                erasing::begin(&transaction, message, now_ms)?;
                 receipts::due(&transaction, &id, message, READ)?;
             }
             Ok(transaction.commit()?)
@@ -124,7 +128,8 @@ impl Client {
     }
 
     /// Changes what this client tells the others of a group about their messages: nothing, before
-    /// this is called. See [`Receipts`] for what else they tell.
+    /// this is called. When it is to tell less, what waits to be told is not. See [`Receipts`] for
+    /// what else they tell.
     ///
     /// # Errors
     /// [`UsageError::UnknownGroup`].
@@ -135,14 +140,19 @@ impl Client {
     ) -> Result<(), Error> {
         in_group!(self, group, |engine, group| {
             let id = Group::meant(&engine.db, &group)?.id;
-            engine.transact(|db, _| receipts::tell(db, &id, told))
+            engine.transact(|db, _| {
+                if (told as u8) < receipts::told(db, &id)? as u8 {
+                    outbox::drop_quiet(db, &id)?;
+                }
+                receipts::tell(db, &id, told)
+            })
         })
     }
 
     /// Leaves nothing of messages that have expired: whoever looks sees none.
     pub(super) fn expire(&self) -> Result<(), Error> {
         self.at_desk(|desk| {
-            let Some(due) = messages::next_due(desk)? else {
+            let Some(due) = erasing::next_due(desk)? else {
                 return Ok(());
             };
             let now_ms = self.time(&Profile::read(desk)?).now_unix_ms();
@@ -151,7 +161,8 @@ impl Client {
             }
             let transaction = database::begin(desk)?;
             said::expire(&transaction, now_ms)?;
-            Ok(transaction.commit()?)
+            transaction.commit()?;
+            database::scour(desk).map(drop)
         })
     }
 }

@@ -168,8 +168,12 @@ impl Client {
         let job: Job = Box::new(move |engine| {
             Box::pin(async move {
                 if !reply.is_closed() {
+                    let done = work(engine).await;
+                    // Before anybody is told that something is gone. Where it fails the driver
+                    // tries it again, and tells that.
+                    drop(database::scour(&engine.db));
                     // Whoever does not wait any more has lost the answer.
-                    drop(reply.send(work(engine).await));
+                    drop(reply.send(done));
                 }
             })
         });

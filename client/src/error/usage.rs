@@ -186,9 +186,16 @@ pub enum UsageError {
     /// Only who has sent a message can edit or delete it.
     #[error("message {0} is somebody else's")]
     NotOwnMessage(String),
-    /// More than a year away.
-    #[error("a message expires within a year")]
+    /// Over, or more than a year away.
+    #[error("a message expires in the future, and within a year")]
     InvalidExpiry,
+    /// The message has expired, or what it is about is gone, before it could be sent: nobody has
+    /// it.
+    #[error("it was gone before it could be sent")]
+    GoneBeforeSent,
+    /// An answer, a format or an expiry that what is done with the message does not have.
+    #[error("a reaction, an edit or a deletion is not asked for with this")]
+    DraftDoesNotFit,
     /// The addresses of the services name no push sender.
     #[error("no push sender is known here: this device reads by its own clock")]
     NoPushSender,
@@ -266,6 +273,8 @@ impl UsageError {
             Self::UnknownMessage(_) => "unknown-message",
             Self::NotOwnMessage(_) => "not-own-message",
             Self::InvalidExpiry => "invalid-expiry",
+            Self::GoneBeforeSent => "gone-before-sent",
+            Self::DraftDoesNotFit => "draft-does-not-fit",
             Self::Contention => "contention",
         }
     }

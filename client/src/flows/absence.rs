@@ -87,7 +87,11 @@ impl Engine {
     /// # Errors
     /// [`UsageError::AlreadyAMember`] in a group that this client follows;
     /// [`UsageError::NotInGroup`] for somebody who is none of [`who_can_bring_back`].
-    pub(crate) async fn ask_to_return(&mut self, group: &GroupRef, contact: &str) -> Result<(), Error> {
+    pub(crate) async fn ask_to_return(
+        &mut self,
+        group: &GroupRef,
+        contact: &str,
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
         let meant = self.sync_with(group).await?;
         if meant.status == Status::Active {
@@ -98,7 +102,8 @@ impl Engine {
         let key = contacts::by_name(&self.db, contact)?.signature_key;
         match group_with(&self.db, &key)? {
             Some(connection) if can.iter().any(|name| name == contact) => {
-                self.send_content(&connection, &Content::Return(meant.id)).await
+                self.send_content(&connection, &Content::Return(meant.id))
+                    .await
             }
             _ => Err(UsageError::NotInGroup(contact.to_owned()).into()),
         }

@@ -26,7 +26,11 @@ impl Engine {
     /// # Errors
     /// [`UsageError`] for names that do not fit; the problem `no-key-packages` when a contact has
     /// none left.
-    pub(crate) async fn add_to_group(&mut self, group: &GroupRef, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn add_to_group(
+        &mut self,
+        group: &GroupRef,
+        names: &[&str],
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = self.sync_for(group).await?.id;
         self.add_contacts(&id, names).await
@@ -81,7 +85,11 @@ impl Engine {
     /// # Errors
     /// As [`Client::add_to_group`] and [`Client::remove_from_group`]; before anything was changed,
     /// unless the group changed meanwhile.
-    pub(crate) async fn replace_in_group(&mut self, group: &GroupRef, name: &str) -> Result<(), Error> {
+    pub(crate) async fn replace_in_group(
+        &mut self,
+        group: &GroupRef,
+        name: &str,
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = self.sync_for(group).await?.id;
         let group = Group::read(&self.db, &id)?;
@@ -264,7 +272,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Client::add_to_group`].
-    pub(crate) async fn stage_add(&mut self, group: &GroupRef, names: &[&str]) -> Result<(), Error> {
+    pub(crate) async fn stage_add(
+        &mut self,
+        group: &GroupRef,
+        names: &[&str],
+    ) -> Result<(), Error> {
         let _held = self.hold().await?;
         let id = Group::usable(&self.db, group)?.id;
         let claimed = self.claim_for(&id, names).await?;

@@ -29,7 +29,7 @@ use crate::store::loaded::Loaded;
 use crate::store::outbox::{self, QueuedMessage, Told};
 use crate::store::profile::Profile;
 use crate::store::provider::{LeafSigner, Provider};
-use crate::store::{heads, heard, identities, leaf_keys, tokens, upkeep};
+use crate::store::{heads, heard, identities, leaf_keys, messages, tokens, upkeep};
 
 /// What is sent; with the id that a message of the user's was queued under.
 #[derive(Clone, Copy)]
@@ -135,7 +135,10 @@ impl Engine {
         let now_ms = self.transport.time.now_unix_ms();
         let message = self.transact(|db, profile| said::queue(db, profile, &id, draft, now_ms))?;
         self.send_up_to(&id, &message).await?;
-        Ok(message)
+        match messages::is_sent(&self.db, &message)? {
+            true => Ok(message),
+            false => Err(UsageError::GoneBeforeSent.into()),
+        }
     }
 
     /// Sends a message that is queued. Where no answer came it may have been accepted: it stays

@@ -9,9 +9,13 @@ use crate::error::Error;
 use crate::flows::said;
 use crate::ids::MessageId;
 use crate::store::Group;
-use crate::store::messages;
+use crate::store::database;
+use crate::store::erasing;
 use crate::store::outbox::{Told, find_withheld, give_up_undecided, is_queued, is_waiting, queued};
 use crate::store::receipts;
+
+/// So soon what was erased is taken out of the files if somebody has held that up.
+const SCOUR_AGAIN: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Whether something is to be sent that the user has said.
@@ -20,15 +24,20 @@ impl Engine {
         is_waiting(&self.db).unwrap_or(false) || receipts::is_due(&self.db).unwrap_or(false)
     }
 
-    /// Leaves nothing of messages that have expired, and says when the next one does.
+    /// Leaves nothing of messages that have expired, nor of what was erased otherwise, and says
+    /// when the next one expires.
     pub(crate) fn expire(&mut self) -> Result<Option<Duration>, Error> {
         let now_ms = self.transport.time.now_unix_ms();
-        let mut due = messages::next_due(&self.db)?;
+        let mut due = erasing::next_due(&self.db)?;
         if due.is_some_and(|due| due <= now_ms) {
             self.transact(|db, _| said::expire(db, now_ms))?;
-            due = messages::next_due(&self.db)?;
+            due = erasing::next_due(&self.db)?;
         }
-        Ok(due.map(|due| Duration::from_millis(due.saturating_sub(now_ms))))
+        let due = due.map(|due| Duration::from_millis(due.saturating_sub(now_ms)));
+        match database::scour(&self.db)? {
+            true => Ok(due),
+            false => Ok(Some(due.unwrap_or(SCOUR_AGAIN).min(SCOUR_AGAIN))),
+        }
     }
 
     /// Sends what is queued, in order.

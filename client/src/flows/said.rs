@@ -1,6 +1,6 @@
 //! What was said in a group: taken in as it is read, and kept as it is queued.
 
-use content::MimiContent;
+use content::{Disposition, MimiContent};
 use protocol::ids::GroupId;
 use rusqlite::Connection;
 use zeroize::Zeroizing;
@@ -8,10 +8,14 @@ use zeroize::Zeroizing;
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::ids::{MessageId, UserId};
 use crate::leaf::own_pseudonym;
-use crate::message::{Draft, Expiry, NotChanged, Said, id_of, reactions, read, said, unknown};
+use crate::message::{Draft, Expiry, Said, id_of, is_reaction, reactions, read, said, unknown};
 use crate::mls::entry::Accepted;
+use crate::store::erasing;
 use crate::store::events::{self, Event};
-use crate::store::messages::{self, Author, Entry, Gone, Kind, MessageState, read_details};
+use crate::store::groups;
+use crate::store::messages::{
+    self, Author, Entry, Gone, Kind, MessageState, NotChanged, read_details,
+};
 use crate::store::outbox::{self, QueuedMessage};
 use crate::store::receipts::{self, DELIVERED, READ};
 use crate::store::{Group, Profile, known, load_mls};
@@ -32,7 +36,7 @@ pub(crate) fn receive(
 ) -> Result<(), Error> {
     let author = &sender.author;
     let accepted_ms = accepted.accepted_ms;
-    messages::forget(db, accepted_ms)?;
+    erasing::forget(db, accepted_ms)?;
     let (id, message) = read(bytes, &sender.pseudonym, &group.id, accepted_ms)?;
     let keep = |kind, about| {
         let expires = message.expires.map(Expiry::from);
@@ -56,7 +60,7 @@ pub(crate) fn receive(
             }
             // From another device of this user: its time begins as it does there.
             if author.own {
-                messages::read_back(db, &id, accepted_ms)?;
+                messages::begin_own(db, &id, accepted_ms)?;
             }
             receipts::due(db, &group.id, &id, DELIVERED)?;
             let (text, details) = read_details(db, &group.id, &message)?;
@@ -73,6 +77,11 @@ pub(crate) fn receive(
             };
             events::store(db, &event)
         }
+        // Of what is gone nobody reads what others think of it.
+        Said::Reaction(to) if erasing::is_gone(db, &group.id, &to)? => {
+            keep(Kind::Change, None)?;
+            Ok(())
+        }
         Said::Reaction(to) => {
             if !keep(Kind::Reaction, Some(to))? {
                 return Ok(());
@@ -86,9 +95,13 @@ pub(crate) fn receive(
             }
             let kept = match messages::find_own(db, &group.id, &of, author)? {
                 Ok(kept) => kept,
-                Err(why) => return not_changed(db, group, author, of, why),
+                Err(why) => return not_changed(db, group, author, of, &why),
             };
             let (kind, about) = (kept.kind, kept.about);
+            // No more than what could have been said as one at first.
+            if kind == Kind::Reaction && !is_reaction(&message) {
+                return Ok(());
+            }
             let message = messages::edit(db, &group.id, &of, kept, message)?;
             let event = match (kind, about) {
                 (Kind::Reaction, Some(to)) => {
@@ -116,9 +129,9 @@ pub(crate) fn receive(
             }
             let kept = match messages::find_own(db, &group.id, &of, author)? {
                 Ok(kept) => kept,
-                Err(why) => return not_changed(db, group, author, of, why),
+                Err(why) => return not_changed(db, group, author, of, &why),
             };
-            messages::erase(db, &group.id, &of, Gone::Deleted)?;
+            erasing::erase(db, &group.id, &of, Gone::Deleted)?;
             let (sender, sender_id) = (author.name.clone(), author.user());
             let (group, group_id) = (group.display_name(), group.id.into());
             let event = match kept.about {
@@ -160,20 +173,23 @@ fn reaction(
     }
 }
 
+/// Who changes what is gone may not have heard of that: nobody is told.
 fn not_changed(
     db: &Connection,
     group: &Group,
     author: &Author,
     message: MessageId,
-    why: NotChanged,
+    why: &NotChanged,
 ) -> Result<(), Error> {
+    if matches!(why, NotChanged::UnknownMessage) {
+        return Ok(());
+    }
     let event = Event::ChangeRefused {
         group: group.display_name(),
         group_id: group.id.into(),
         message,
         sender: author.name.clone(),
         sender_id: author.user(),
-        why,
     };
     events::store(db, &event)
 }
@@ -235,22 +251,39 @@ pub(crate) fn queue(
     let message = draft.content(mentioned, before)?;
     let bytes = message.encode().map_err(|_| UsageError::TextTooLong)?;
     let message_id = id_of(&pseudonym(db, profile, id)?, id, &bytes, &message.salt)?;
-    let (kind, about) = match said(&message) {
-        Said::Message => (Some(Kind::Message), None),
-        Said::Reaction(to) => (Some(Kind::Reaction), Some(to)),
-        Said::Edit(_) | Said::Deletion(_) | Said::Report(_) | Said::Nothing => (None, None),
+    let said = said(&message);
+    let changes_reaction =
+        matches!(&said, Said::Edit(_)) && message.body.disposition == Disposition::Reaction;
+    if changes_reaction && !is_reaction(&message) {
+        return Err(UsageError::TextTooLong.into());
+    }
+    let (kind, target) = match &said {
+        Said::Message => (Kind::Message, None),
+        Said::Reaction(to) => (Kind::Reaction, Some(*to)),
+        Said::Edit(of) => (Kind::Change, Some(*of)),
+        Said::Deletion(_) | Said::Report(_) | Said::Nothing => (Kind::Change, None),
     };
-    if let Some(kind) = kind {
-        let entry = Entry {
-            id: message_id,
-            author: &author,
-            kind,
-            about,
-            content: Some((&bytes, message.expires.map(Expiry::from))),
-            state: MessageState::Waiting,
-            at_ms: now_ms,
-        };
-        messages::insert(db, id, &entry)?;
+    // Nobody else has it: it goes here, and nothing is sent.
+    let untold = match &said {
+        Said::Deletion(of) if messages::is_untold(db, of)? => Some(of),
+        _ => None,
+    };
+    let entry = Entry {
+        id: message_id,
+        author: &author,
+        kind,
+        about: target.filter(|_| kind == Kind::Reaction),
+        content: (kind != Kind::Change).then_some((&bytes, message.expires.map(Expiry::from))),
+        state: match untold {
+            Some(_) => MessageState::Sent,
+            None => MessageState::Waiting,
+        },
+        at_ms: now_ms,
+    };
+    messages::insert(db, id, &entry)?;
+    if let Some(of) = untold {
+        erasing::erase(db, id, of, Gone::Deleted)?;
+        return Ok(message_id);
     }
     let queued = QueuedMessage {
         message: message_id,
@@ -258,7 +291,8 @@ pub(crate) fn queue(
         text: String::new(),
         made_ms: now_ms,
         content: Zeroizing::new(bytes),
-        quiet: matches!(said(&message), Said::Report(_)),
+        target,
+        quiet: matches!(said, Said::Report(_)),
     };
     outbox::queue(db, &queued)?;
     Ok(message_id)
@@ -318,10 +352,10 @@ pub(crate) fn queue_receipts(db: &Connection, profile: &Profile, now_ms: u64) ->
 
 /// Leaves nothing of messages that have expired, in the caller's transaction.
 pub(crate) fn expire(db: &Connection, now_ms: u64) -> Result<(), Error> {
-    for (group_id, message) in messages::due(db, now_ms)? {
-        messages::erase(db, &group_id, &message, Gone::Expired)?;
+    for (group_id, message) in erasing::due(db, now_ms)? {
+        erasing::erase(db, &group_id, &message, Gone::Expired)?;
         let event = Event::MessageExpired {
-            group: Group::read(db, &group_id)?.display_name(),
+            group: groups::name_of(db, &group_id)?,
             group_id: group_id.into(),
             message,
         };

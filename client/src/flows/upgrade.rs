@@ -34,7 +34,11 @@ impl Engine {
     /// [`UsageError::NotPermitted`], [`UsageError::UnknownCiphersuite`];
     /// [`UsageError::WouldLeaveBehind`] when somebody is no contact, or has no KeyPackage for the
     /// ciphersuite: nothing has changed then.
-    pub(crate) async fn upgrade_group(&mut self, group: &GroupRef, suite: u16) -> Result<(), Error> {
+    pub(crate) async fn upgrade_group(
+        &mut self,
+        group: &GroupRef,
+        suite: u16,
+    ) -> Result<(), Error> {
         let left_behind = self.upgrade(group, suite, false).await?;
         debug_assert!(left_behind.is_empty());
         Ok(())

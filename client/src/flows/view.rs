@@ -98,7 +98,10 @@ pub(crate) fn summary(db: &Connection, group: Group) -> Result<GroupSummary, Err
 /// # Errors
 /// [`Error::Local`].
 pub(crate) fn has_group(db: &Connection, name: &str) -> Result<bool, Error> {
-    Ok(crate::store::contacts::by_name(db, name).is_err() && Group::meant(db, &name.into()).is_ok())
+    Ok(
+        crate::store::contacts::by_name(db, name).is_err()
+            && Group::meant(db, &name.into()).is_ok(),
+    )
 }
 
 /// The members of a group, as far as this client has followed.

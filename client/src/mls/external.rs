@@ -24,6 +24,8 @@ use crate::mls::settings::join_config;
 use crate::mls::{contact, people, returned};
 use crate::outcomes::StopReason;
 use crate::store::identities::{self, LinkKeys};
+use crate::store::messages;
+use crate::store::outbox;
 use crate::store::provider::Provider;
 use crate::store::push;
 use crate::store::shown::forget_shown;
@@ -158,6 +160,7 @@ pub(crate) fn build(
     let codes_since = entrance.sight.codes_since(epoch, codes_before);
     let former_recovery = former_recovery(db, id)?;
     let kept = identities::link_keys(db, id)?;
+    outbox::fail_all(db, id)?;
     groups::forget_row(db, id)?;
     group.insert(db)?;
     if let Some(seed) = former_recovery.filter(|_| entrance.rejoins()) {
@@ -411,7 +414,13 @@ pub(crate) fn is_in_and_behind(
 pub(crate) fn refused(db: &Connection, id: &GroupId) -> Result<(), Error> {
     let (pending, body) = kept(db, id)?;
     if !matches!(body.permit, JoinPermit::Rejoin) {
-        return Group::delete(db, id);
+        if !messages::has_any(db, id)? {
+            return Group::delete(db, id);
+        }
+        // What was said there before stays: of a group that this client is not in.
+        Pending::delete(db, id)?;
+        discard_mls(db, id)?;
+        return Group::set_status(db, id, Status::Removed);
     }
     // As far as the group that would be is there.
     if let (Some(recovery), Ok(mls_group)) = (&pending.recovery, load_mls(db, id))

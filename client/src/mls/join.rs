@@ -30,6 +30,7 @@ use crate::store::groups::{self, free_name, numbered};
 use crate::store::identities::{self, LinkKeys};
 use crate::store::known::{self, Known};
 use crate::store::mls::group_id;
+use crate::store::outbox;
 use crate::store::provider::Provider;
 use crate::store::wrappers::Wrappers;
 use crate::store::{
@@ -215,6 +216,7 @@ pub(crate) fn join(
         update_due: false,
         status: Status::Active,
     };
+    outbox::fail_all(db, id)?;
     groups::forget_row(db, id)?;
     refused_returns::forget(db, id)?;
     group.insert(db)?;

@@ -106,6 +106,29 @@ pub(crate) fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Erro
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
+/// Words were erased, in the caller's transaction: the journal of this file may hold them still.
+pub(crate) fn mark_erased(db: &Connection) -> Result<(), Error> {
+    change(
+        db,
+        "INSERT INTO erased (only, times) VALUES (0, 1)
+         ON CONFLICT DO UPDATE SET times = times + 1",
+        (),
+    )
+}
+
+/// Empties the journal of this file if it may hold words that were erased; outside of transactions.
+/// False if somebody who reads or writes meanwhile holds that up: it is to be done again.
+pub(crate) fn scour(db: &Connection) -> Result<bool, Error> {
+    let Some(times) = value::<i64>(db, "SELECT times FROM erased", ())? else {
+        return Ok(true);
+    };
+    let is_held_up: bool = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+    if !is_held_up {
+        change(db, "DELETE FROM erased WHERE times = ?", [times])?;
+    }
+    Ok(!is_held_up)
+}
+
 /// A stored blob of exactly 32 bytes.
 pub(crate) fn key32(bytes: &[u8]) -> Result<[u8; 32], Error> {
     bytes.try_into().map_err(|_| LocalError::Damaged.into())
@@ -200,6 +223,34 @@ mod tests {
             let digest = sha2::Sha256::digest(migration);
             crate::fixtures::check(&format!("schema {version}"), &digest);
         }
+    }
+
+    #[test]
+    fn the_journal_of_the_file_is_emptied_once_nobody_holds_that_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let mut db = open(&path).unwrap();
+        let other = open_beside(&path).unwrap();
+        db.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let length = || {
+            std::fs::metadata(directory.path().join("db-wal"))
+                .unwrap()
+                .len()
+        };
+        assert!(scour(&db).unwrap());
+        assert!(length() > 0);
+        other.execute_batch("BEGIN; SELECT * FROM groups").unwrap();
+        let transaction = begin(&mut db).unwrap();
+        mark_erased(&transaction).unwrap();
+        transaction.commit().unwrap();
+        assert!(!scour(&db).unwrap());
+        other.execute_batch("COMMIT").unwrap();
+        assert!(length() > 0);
+        assert!(is_there(&db, "SELECT 1 FROM erased", ()).unwrap());
+        assert!(scour(&db).unwrap());
+        // But for the note that it was done.
+        assert!(length() < 3 * 4096 + 200, "{}", length());
+        assert!(!is_there(&db, "SELECT 1 FROM erased", ()).unwrap());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, LocalError};
 use crate::group_profile::GroupProfile;
 use crate::ids::{GroupId, MessageId, UserId};
-use crate::message::{MessageDetails, NotChanged};
+use crate::message::MessageDetails;
 use crate::outcomes::{RemovalReason, StopReason};
 use crate::store::database::change;
 
@@ -99,7 +99,7 @@ pub enum Event {
         /// Who sent it; `None` if that member cannot show who it is.
         sender_id: Option<UserId>,
     },
-    /// A member wanted to edit or delete a message, and nothing has changed.
+    /// A member wanted to edit or delete a message of somebody else's, and nothing has changed.
     ChangeRefused {
         /// Name of the group.
         group: String,
@@ -110,8 +110,6 @@ pub enum Event {
         sender: String,
         /// Who wanted to; `None` if that member cannot show who it is.
         sender_id: Option<UserId>,
-        /// Why nothing has changed.
-        why: NotChanged,
     },
     /// A member tells what became of messages of this user's there.
     Receipt {
@@ -444,10 +442,47 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
+impl Event {
+    /// The message whose words are in it, and what that one is about.
+    fn words(&self) -> (Option<&MessageId>, Option<&MessageId>) {
+        match self {
+            Self::Message { message, .. }
+            | Self::MessageEdited { message, .. }
+            | Self::MessageFailed { message, .. }
+            | Self::MessageWithheld { message, .. } => (Some(message), None),
+            Self::Reaction { message, to, .. } => (Some(message), Some(to)),
+            _ => (None, None),
+        }
+    }
+}
+
 /// Keeps an event, in the transaction of what caused it.
 pub(crate) fn store(db: &Connection, event: &Event) -> Result<(), Error> {
-    let event = serde_json::to_string(event).map_err(|_| LocalError::Damaged)?;
-    change(db, "INSERT INTO events (event) VALUES (?)", [event])
+    store_about(db, event, None)
+}
+
+/// As [`store`], with the words of a message that is about another one.
+pub(crate) fn store_about(
+    db: &Connection,
+    event: &Event,
+    about: Option<&MessageId>,
+) -> Result<(), Error> {
+    let text = serde_json::to_string(event).map_err(|_| LocalError::Damaged)?;
+    let (message, to) = event.words();
+    change(
+        db,
+        "INSERT INTO events (event, message, about) VALUES (?, ?, ?)",
+        (text, message.map(|id| id.0), about.or(to).map(|id| id.0)),
+    )
+}
+
+/// Forgets events that have the words of this message, or of one about it.
+pub(crate) fn erase(db: &Connection, message: &MessageId) -> Result<(), Error> {
+    change(
+        db,
+        "DELETE FROM events WHERE message = ?1 OR about = ?1",
+        [message.0],
+    )
 }
 
 /// The number of the last event that waits; 0 for none.

@@ -269,6 +269,11 @@ impl Group {
     }
 }
 
+/// The name of a group for events; empty if it is not known any more.
+pub(crate) fn name_of(db: &Connection, id: &GroupId) -> Result<String, Error> {
+    Ok(Group::find(db, id)?.map_or_else(String::new, |group| group.display_name()))
+}
+
 /// A name with a number behind it. The name is cut and not the number, else it would be the name
 /// without one.
 pub(crate) fn numbered(wanted: &str, number: u32) -> String {

@@ -5,21 +5,16 @@
 
 use content::MimiContent;
 use protocol::ids::GroupId;
-use protocol::journal::MESSAGE_DAYS;
-use protocol::time::DAY_MS;
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, LocalError};
 use crate::ids::{MessageId, UserId};
-use crate::message::{Expiry, MessageDetails, NotChanged, Said, details, reactions, said, unknown};
+use crate::message::{Expiry, MessageDetails, Said, details, reactions, said, unknown};
 use crate::store::database::{change, first, is_there, rows, value};
 use crate::store::groups::Group;
 use crate::store::identities;
 use crate::store::receipts::{self, Receipt};
-
-/// So long ids are known of what is gone: twice as long as the service keeps any.
-const REMEMBERED_MS: u64 = 2 * MESSAGE_DAYS as u64 * DAY_MS;
 
 /// Who has said something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +116,14 @@ pub struct Message {
     pub receipts: Vec<Receipt>,
 }
 
+/// Why a message cannot be changed.
+pub(crate) enum NotChanged {
+    /// It is not known here, or gone: sent before this client came in, deleted, expired, or never.
+    UnknownMessage,
+    /// Somebody else has sent it.
+    NotTheSender,
+}
+
 /// What is kept under an id.
 pub(crate) struct Kept {
     pub(crate) author: Author,
@@ -142,11 +145,11 @@ pub(crate) struct Entry<'e> {
     pub(crate) at_ms: u64,
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn unsigned(value: i64) -> u64 {
+pub(super) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
@@ -261,63 +264,32 @@ pub(crate) fn edit(
     Ok(content)
 }
 
-/// Leaves nothing of it but its id, in the caller's transaction; nor of reactions to it, of events
-/// that have its text, and of attempts to send it.
-pub(crate) fn erase(
-    db: &Connection,
-    group: &GroupId,
-    id: &MessageId,
-    gone: Gone,
-) -> Result<(), Error> {
-    let gone = match gone {
-        Gone::Deleted => 1,
-        Gone::Expired => 2,
-    };
-    change(
+/// Whether an own message stands in the journal.
+pub(crate) fn is_sent(db: &Connection, id: &MessageId) -> Result<bool, Error> {
+    is_there(
         db,
-        "UPDATE messages SET content = NULL, about = NULL, gone = ?, after_s = NULL, due_ms = NULL
-         WHERE group_id = ? AND message_id = ?",
-        (gone, group.0, id.0),
-    )?;
-    change(
-        db,
-        "UPDATE messages SET content = NULL, about = NULL, gone = ?
-         WHERE group_id = ? AND about = ?",
-        (gone, group.0, id.0),
-    )?;
-    change(
-        db,
-        "DELETE FROM events WHERE json_extract(event, '$.message') = ?1
-            AND json_extract(event, '$.text') IS NOT NULL
-         OR json_extract(event, '$.to') = ?1",
-        [id.to_string()],
-    )?;
-    change(db, "DELETE FROM queue WHERE message_id = ?", [id.0])?;
-    change(
-        db,
-        "UPDATE outbox SET content = NULL, request = NULL, given_up = given_up OR position IS NULL
-         WHERE message_id = ?",
+        "SELECT 1 FROM messages WHERE message_id = ? AND own = 1 AND state = 0",
         [id.0],
     )
 }
 
-/// An own message stands in the journal: what it does is done, in the caller's transaction.
-pub(crate) fn sent(
-    db: &Connection,
-    group: &GroupId,
-    id: &MessageId,
-    content: &[u8],
-) -> Result<(), Error> {
-    set_state(db, id, MessageState::Sent)?;
-    let content = MimiContent::decode(content).map_err(|_| LocalError::Damaged)?;
-    match said(&content) {
-        Said::Edit(of) => match find(db, group, &of)? {
-            Some(kept) => edit(db, group, &of, kept, content).map(|_| ()),
-            None => Ok(()),
-        },
-        Said::Deletion(of) => erase(db, group, &of, Gone::Deleted),
-        Said::Message | Said::Reaction(_) | Said::Report(_) | Said::Nothing => Ok(()),
-    }
+/// Whether an own message is nowhere but here: no attempt was made to send it.
+pub(crate) fn is_untold(db: &Connection, id: &MessageId) -> Result<bool, Error> {
+    is_there(
+        db,
+        "SELECT 1 FROM messages WHERE message_id = ?1 AND own = 1 AND state != 0
+            AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.message_id = ?1)",
+        [id.0],
+    )
+}
+
+/// Whether anything is kept of what was said in a group.
+pub(crate) fn has_any(db: &Connection, group: &GroupId) -> Result<bool, Error> {
+    is_there(
+        db,
+        "SELECT 1 FROM messages WHERE group_id = ? LIMIT 1",
+        [group.0],
+    )
 }
 
 pub(crate) fn set_state(db: &Connection, id: &MessageId, state: MessageState) -> Result<(), Error> {
@@ -328,8 +300,35 @@ pub(crate) fn set_state(db: &Connection, id: &MessageId, state: MessageState) ->
     )
 }
 
-/// An own message was read in the journal: its place is there, and its time begins.
-pub(crate) fn read_back(db: &Connection, id: &MessageId, accepted_ms: u64) -> Result<(), Error> {
+/// An own message was read in the journal: its place is there, its time begins, and what it edits
+/// is changed. `content` is none if it is gone.
+pub(crate) fn read_back(
+    db: &Connection,
+    group: &GroupId,
+    id: &MessageId,
+    content: Option<&[u8]>,
+    accepted_ms: u64,
+) -> Result<(), Error> {
+    begin_own(db, id, accepted_ms)?;
+    change(
+        db,
+        "UPDATE messages SET id = (SELECT max(id) FROM messages) + 1 WHERE message_id = ?",
+        [id.0],
+    )?;
+    let Some(content) = content else {
+        return Ok(());
+    };
+    let content = MimiContent::decode(content).map_err(|_| LocalError::Damaged)?;
+    if let Said::Edit(of) = said(&content)
+        && let Some(kept) = find(db, group, &of)?
+    {
+        edit(db, group, &of, kept, content)?;
+    }
+    Ok(())
+}
+
+/// It was accepted at this time: the time of an own message begins then.
+pub(crate) fn begin_own(db: &Connection, id: &MessageId, accepted_ms: u64) -> Result<(), Error> {
     change(
         db,
         "UPDATE messages SET at_ms = ?2, due_ms = coalesce(due_ms, ?2 + after_s * 1000),
@@ -338,68 +337,28 @@ pub(crate) fn read_back(db: &Connection, id: &MessageId, accepted_ms: u64) -> Re
     )
 }
 
-/// Somebody has read it: its time begins, if it is counted from there. Says whether it does.
-pub(crate) fn begin(db: &Connection, id: &MessageId, now_ms: u64) -> Result<bool, Error> {
-    let begun = db
-        .prepare_cached(
-            "UPDATE messages SET due_ms = ?2 + after_s * 1000, after_s = NULL
-             WHERE message_id = ?1 AND after_s IS NOT NULL AND own = 0",
-        )?
-        .execute((id.0, number(now_ms)))?;
-    Ok(begun > 0)
-}
-
-/// When the next message expires; none if none does.
-pub(crate) fn next_due(db: &Connection) -> Result<Option<u64>, Error> {
-    let due: Option<Option<i64>> = value(
-        db,
-        "SELECT min(due_ms) FROM messages WHERE due_ms IS NOT NULL",
-        (),
-    )?;
-    Ok(due.flatten().map(unsigned))
-}
-
-/// Messages that have expired by now: in which group, and which.
-pub(crate) fn due(db: &Connection, now_ms: u64) -> Result<Vec<(GroupId, MessageId)>, Error> {
-    rows(
-        db,
-        "SELECT group_id, message_id FROM messages WHERE due_ms <= ?",
-        [number(now_ms)],
-        |row| Ok((GroupId(row.get(0)?), MessageId(row.get(1)?))),
-    )
-}
-
-/// Forgets ids of long ago of which nothing is left.
-pub(crate) fn forget(db: &Connection, now_ms: u64) -> Result<(), Error> {
-    change(
-        db,
-        "DELETE FROM messages WHERE (kind = 2 OR gone = 2) AND at_ms < ?",
-        [number(now_ms.saturating_sub(REMEMBERED_MS))],
-    )
-}
-
-/// Messages of a group, the last ones first: those before one of them, at most so many.
+/// Messages of a group, the last ones first: those before one of them, at most so many. Their order
+/// is that of the journal, whatever times the service tells.
 pub(crate) fn page(
     db: &Connection,
     group: &Group,
     before: Option<MessageId>,
     limit: u32,
 ) -> Result<Vec<Message>, Error> {
-    let end: (i64, i64) = match before {
-        None => (i64::MAX, i64::MAX),
-        Some(before) => first(
+    let end: i64 = match before {
+        None => i64::MAX,
+        Some(before) => value(
             db,
-            "SELECT at_ms, id FROM messages WHERE group_id = ? AND message_id = ? AND kind = 0",
+            "SELECT id FROM messages WHERE group_id = ? AND message_id = ? AND kind = 0",
             (group.id.0, before.0),
-            |row| Ok((row.get(0)?, row.get(1)?)),
         )?
         .ok_or_else(|| unknown(&before))?,
     };
     let found = rows(
         db,
-        "SELECT * FROM messages WHERE group_id = ? AND kind = 0 AND (at_ms, id) < (?, ?)
-         ORDER BY at_ms DESC, id DESC LIMIT ?",
-        (group.id.0, end.0, end.1, limit),
+        "SELECT * FROM messages WHERE group_id = ? AND kind = 0 AND id < ?
+         ORDER BY id DESC LIMIT ?",
+        (group.id.0, end, limit),
         |row| {
             let gone = match row.get("gone")? {
                 0u8 => None,
@@ -459,7 +418,7 @@ fn reactions_to(db: &Connection, group: &GroupId, to: &MessageId) -> Result<Vec<
     let found = rows(
         db,
         "SELECT * FROM messages WHERE group_id = ? AND about = ? AND kind = 1 AND gone = 0 AND state = 0
-         ORDER BY at_ms, id",
+         ORDER BY id",
         (group.0, to.0),
         |row| {
             let content: Vec<u8> = row.get("content")?;
@@ -482,7 +441,61 @@ fn reactions_to(db: &Connection, group: &GroupId, to: &MessageId) -> Result<Vec<
 pub(crate) fn is_own(db: &Connection, group: &GroupId, id: &MessageId) -> Result<bool, Error> {
     is_there(
         db,
-        "SELECT 1 FROM messages WHERE group_id = ? AND message_id = ? AND own = 1 AND kind = 0",
+        "SELECT 1 FROM messages WHERE group_id = ? AND message_id = ? AND own = 1 AND kind = 0
+            AND gone = 0",
         (group.0, id.0),
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::store::groups::tests::group;
+
+    fn author(own: bool) -> Author {
+        Author {
+            key: vec![u8::from(own); 32],
+            verified: true,
+            name: "alice".to_owned(),
+            own,
+        }
+    }
+
+    pub(crate) fn id(number: u8) -> MessageId {
+        MessageId([number; 32])
+    }
+
+    pub(crate) fn said_at(db: &Connection, number: u8, state: MessageState, at_ms: u64) {
+        let content = MimiContent::text([1; 16], &number.to_string());
+        let entry = Entry {
+            id: id(number),
+            author: &author(state != MessageState::Sent),
+            kind: Kind::Message,
+            about: None,
+            content: Some((&content.encode().unwrap(), None)),
+            state,
+            at_ms,
+        };
+        assert!(insert(db, &GroupId([1; 16]), &entry).unwrap());
+    }
+
+    pub(crate) fn shown(db: &Connection) -> Vec<u8> {
+        let page = page(db, &group(1, "team"), None, 100).unwrap();
+        page.iter().map(|message| message.message.0[0]).collect()
+    }
+
+    #[test]
+    fn messages_are_in_the_order_of_the_journal_whatever_times_the_service_tells() {
+        let db = crate::store::database::in_memory().unwrap();
+        said_at(&db, 1, MessageState::Sent, 50);
+        said_at(&db, 2, MessageState::Waiting, 90);
+        said_at(&db, 3, MessageState::Sent, 10);
+        assert_eq!(shown(&db), [3, 2, 1]);
+        // Its place is where it is read.
+        read_back(&db, &GroupId([1; 16]), &id(2), None, 20).unwrap();
+        assert_eq!(shown(&db), [2, 3, 1]);
+        said_at(&db, 4, MessageState::Sent, 5);
+        assert_eq!(shown(&db), [4, 2, 3, 1]);
+    }
 }

@@ -9,6 +9,7 @@ pub(crate) mod connections;
 pub(crate) mod contacts;
 pub(crate) mod database;
 pub(crate) mod devices;
+pub(crate) mod erasing;
 pub(crate) mod events;
 pub(crate) mod evidence;
 pub(crate) mod feed;

@@ -6,19 +6,21 @@
 //! that is refused, the journal says what has become of it: a message that is not in it then is
 //! encrypted and sent anew.
 
+use content::MimiContent;
 use protocol::ids::{GroupId, Position, SegmentId};
 use protocol::request::WINDOW_MINUTES;
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Fault, LocalError, PeerError};
+use crate::error::{Error, Fault, LocalError, PeerError, UsageError};
 use crate::ids::MessageId;
-use crate::message::words;
+use crate::message::{Said, said as said_by, words};
 use crate::store::database::{change, first, is_there, rows, value};
+use crate::store::erasing;
 use crate::store::events::{self, Event};
 use crate::store::evidence;
 use crate::store::groups::Group;
-use crate::store::messages::{self, MessageState};
+use crate::store::messages::{self, Gone, MessageState};
 use crate::store::mls::PAST_EPOCHS;
 
 /// After so long a request is too old to be accepted, by either clock.
@@ -38,6 +40,8 @@ pub struct QueuedMessage {
     pub made_ms: u64,
     /// As it is sent.
     pub(crate) content: Zeroizing<Vec<u8>>,
+    /// Of an edit or a reaction, what it is about.
+    pub(crate) target: Option<MessageId>,
     /// Nobody is told how it ended.
     pub(crate) quiet: bool,
 }
@@ -46,11 +50,13 @@ pub struct QueuedMessage {
 pub(crate) fn queue(db: &Connection, message: &QueuedMessage) -> Result<(), Error> {
     change(
         db,
-        "INSERT INTO queue (message_id, group_id, content, quiet, made_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO queue (message_id, group_id, content, target, quiet, made_ms)
+         VALUES (?, ?, ?, ?, ?, ?)",
         (
             message.message.0,
             message.group_id.0,
             message.content.as_slice(),
+            message.target.map(|id| id.0),
             message.quiet,
             i64::try_from(message.made_ms).unwrap_or(i64::MAX),
         ),
@@ -61,7 +67,7 @@ pub(crate) fn queue(db: &Connection, message: &QueuedMessage) -> Result<(), Erro
 pub(crate) fn queued(db: &Connection) -> Result<Vec<QueuedMessage>, Error> {
     let queued = rows(
         db,
-        "SELECT message_id, group_id, made_ms, content, quiet FROM queue ORDER BY id",
+        "SELECT message_id, group_id, made_ms, content, quiet, target FROM queue ORDER BY id",
         (),
         |row| {
             Ok(QueuedMessage {
@@ -71,6 +77,7 @@ pub(crate) fn queued(db: &Connection) -> Result<Vec<QueuedMessage>, Error> {
                 made_ms: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
                 content: Zeroizing::new(row.get(3)?),
                 quiet: row.get(4)?,
+                target: row.get::<_, Option<[u8; 32]>>(5)?.map(MessageId),
             })
         },
     )?;
@@ -100,8 +107,9 @@ pub(crate) enum Told {
     Event,
 }
 
-/// It stands in the journal, in the caller's transaction.
+/// It stands in the journal, in the caller's transaction: also if it was given up, or is gone here.
 fn sent(db: &Connection, group: &Group, message: &MessageId, told: Told) -> Result<(), Error> {
+    messages::set_state(db, message, MessageState::Sent)?;
     let ended: Option<(Vec<u8>, bool)> = first(
         db,
         "DELETE FROM queue WHERE message_id = ? RETURNING content, quiet",
@@ -111,7 +119,11 @@ fn sent(db: &Connection, group: &Group, message: &MessageId, told: Told) -> Resu
     let Some((content, quiet)) = ended else {
         return Ok(());
     };
-    messages::sent(db, &group.id, message, &content)?;
+    let said = MimiContent::decode(&content).map_err(|_| LocalError::Damaged)?;
+    // What it edits is not changed before that is read there: another device may have been first.
+    if let Said::Deletion(of) = said_by(&said) {
+        erasing::erase(db, &group.id, &of, Gone::Deleted)?;
+    }
     match quiet || told == Told::Caller {
         true => Ok(()),
         false => events::store(db, &sent_event(group, message)),
@@ -145,7 +157,11 @@ pub(crate) fn failed(
     messages::set_state(db, &queued.message, MessageState::Failed)?;
     match queued.quiet || told == Told::Caller {
         true => Ok(()),
-        false => events::store(db, &failed_event(group, queued, error)),
+        false => events::store_about(
+            db,
+            &failed_event(group, queued, error),
+            queued.target.as_ref(),
+        ),
     }
 }
 
@@ -161,6 +177,37 @@ fn failed_event(group: &Group, queued: &QueuedMessage, error: &Error) -> Event {
             Fault::Service | Fault::Network | Fault::Issuer | Fault::Local
         ),
     }
+}
+
+/// This client comes into the group anew, under another row, in the caller's transaction: what
+/// waits there goes by its former pseudonym, and is not sent.
+pub(crate) fn fail_all(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    let Some(group) = Group::find(db, id)? else {
+        return Ok(());
+    };
+    let error = UsageError::NotAMember(group.display_name()).into();
+    let waiting = queued(db)?.into_iter();
+    for queued in waiting.filter(|queued| queued.group_id.0 == id.0) {
+        failed(db, &group, &queued, &error, Told::Event)?;
+    }
+    Ok(())
+}
+
+/// Tells nothing any more of what waits in a group and was not said by the user, in the caller's
+/// transaction.
+pub(crate) fn drop_quiet(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    change(
+        db,
+        "UPDATE outbox SET given_up = 1, content = NULL, request = NULL
+         WHERE position IS NULL AND message_id IN
+            (SELECT message_id FROM queue WHERE group_id = ? AND quiet = 1)",
+        [id.0],
+    )?;
+    change(
+        db,
+        "DELETE FROM queue WHERE group_id = ? AND quiet = 1",
+        [id.0],
+    )
 }
 
 /// An attempt that is about to be made.
@@ -191,8 +238,8 @@ pub(crate) fn keep(
     )?;
     change(
         db,
-        "INSERT INTO outbox (group_id, digest, epoch, message_id, content, request, made_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO outbox (group_id, digest, epoch, message_id, content, request, made_ms, target)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT target FROM queue WHERE message_id = ?4))",
         (
             id.0,
             attempt.digest,
@@ -292,7 +339,7 @@ pub(crate) fn find_withheld(
     let next = i64::try_from(group.segment.next.0).unwrap_or(i64::MAX);
     let withheld = rows(
         db,
-        "SELECT digest, message_id, content FROM outbox
+        "SELECT digest, message_id, content, target FROM outbox
          WHERE group_id = ?1 AND position IS NOT NULL
             AND (segment_id != ?2 OR position < ?3 OR ?4 AND made_ms < ?5)",
         (
@@ -303,14 +350,15 @@ pub(crate) fn find_withheld(
             decided_before(now_ms),
         ),
         |row| {
-            let (message, content): (Option<[u8; 32]>, Option<Vec<u8>>) =
-                (row.get(1)?, row.get(2)?);
-            Ok((row.get::<_, [u8; 32]>(0)?, message, content))
+            let message: Option<[u8; 32]> = row.get(1)?;
+            let said = message.zip(row.get::<_, Option<Vec<u8>>>(2)?);
+            let target: Option<[u8; 32]> = row.get(3)?;
+            Ok((row.get::<_, [u8; 32]>(0)?, said, target.map(MessageId)))
         },
     )?;
-    for (digest, message, content) in withheld {
+    for (digest, said, target) in withheld {
         evidence::keep(db, &group.id, &PeerError::Withheld, (None, &digest), now_ms)?;
-        if let (Some(message), Some(content)) = (message, content) {
+        if let Some((message, content)) = said {
             messages::set_state(db, &MessageId(message), MessageState::Failed)?;
             let event = Event::MessageWithheld {
                 group: group.display_name(),
@@ -318,7 +366,7 @@ pub(crate) fn find_withheld(
                 message: MessageId(message),
                 text: words(&content)?,
             };
-            events::store(db, &event)?;
+            events::store_about(db, &event, target.as_ref())?;
         }
         give_up(db, &digest)?;
     }
@@ -351,16 +399,23 @@ pub(crate) fn is_read(
     digest: &[u8; 32],
     accepted_ms: u64,
 ) -> Result<bool, Error> {
-    let message: Option<Option<[u8; 32]>> = value(
+    let read = first(
         db,
-        "DELETE FROM outbox WHERE digest = ? RETURNING message_id",
+        "DELETE FROM outbox WHERE digest = ? RETURNING message_id, content",
         [digest],
+        |row| {
+            Ok((
+                row.get::<_, Option<_>>(0)?,
+                row.get::<_, Option<Vec<u8>>>(1)?,
+            ))
+        },
     )?;
-    if let Some(Some(message)) = message {
-        sent(db, group, &MessageId(message), Told::Event)?;
-        messages::read_back(db, &MessageId(message), accepted_ms)?;
+    if let Some((Some(message), content)) = &read {
+        let message = MessageId(*message);
+        sent(db, group, &message, Told::Event)?;
+        messages::read_back(db, &group.id, &message, content.as_deref(), accepted_ms)?;
     }
-    Ok(message.is_some())
+    Ok(read.is_some())
 }
 
 /// Whether it still waits to be read.
@@ -421,6 +476,7 @@ mod tests {
                 text: "hello".to_owned(),
                 made_ms: 5,
                 content: Zeroizing::new(content()),
+                target: None,
                 quiet: false,
             };
             queue(&db, &message).unwrap();
@@ -499,5 +555,39 @@ mod tests {
                 .unwrap();
             assert_eq!(kept, 1);
         }
+    }
+
+    #[test]
+    fn what_waits_in_a_group_that_is_entered_anew_fails_and_is_kept() {
+        let db = crate::store::database::in_memory().unwrap();
+        let team = crate::store::groups::tests::group(1, "team");
+        team.insert(&db).unwrap();
+        let message = messages::tests::id(1);
+        messages::tests::said_at(&db, 1, MessageState::Waiting, 50);
+        let waiting = QueuedMessage {
+            message,
+            group_id: team.id.into(),
+            text: String::new(),
+            made_ms: 50,
+            content: Zeroizing::new(content()),
+            target: None,
+            quiet: false,
+        };
+        queue(&db, &waiting).unwrap();
+        fail_all(&db, &team.id).unwrap();
+        crate::store::groups::forget_row(&db, &team.id).unwrap();
+        let [message] = messages::page(&db, &team, None, 9)
+            .unwrap()
+            .try_into()
+            .unwrap();
+        assert_eq!(
+            (message.state, message.text.as_str()),
+            (MessageState::Failed, "1")
+        );
+        let told = events::stored(&db);
+        assert!(
+            matches!(&told[..], [Event::MessageFailed { .. }]),
+            "{told:?}"
+        );
     }
 }

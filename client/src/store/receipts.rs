@@ -142,6 +142,21 @@ pub(crate) fn receive(
     Ok(changed > 0)
 }
 
+/// Forgets what was told of a message, here and by others.
+pub(crate) fn forget(db: &Connection, group: &GroupId, id: &MessageId) -> Result<(), Error> {
+    let of = (group.0, id.0);
+    change(
+        db,
+        "DELETE FROM receipts WHERE group_id = ? AND message_id = ?",
+        of,
+    )?;
+    change(
+        db,
+        "DELETE FROM receipts_due WHERE group_id = ? AND message_id = ?",
+        of,
+    )
+}
+
 /// What members have said of a message.
 pub(crate) fn of(
     db: &Connection,

@@ -11,6 +11,7 @@ mod absence;
 mod catch_up;
 mod feed;
 mod game;
+mod history;
 mod identifiers;
 mod journals;
 mod lies;

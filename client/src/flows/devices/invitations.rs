@@ -20,6 +20,7 @@ use crate::mls::authenticate::person_digests;
 use crate::mls::claimed::check_one;
 use crate::mls::plan::Plan;
 use crate::store::devices::{ask_in, leaf_of, others, own_leaves};
+use crate::store::outbox;
 use crate::store::sync_outbox::enqueue;
 use crate::store::ways::{self, invited};
 use crate::store::{Group, Status, connection_stock, groups, known, leaf_keys, load_mls};
@@ -227,7 +228,10 @@ impl Engine {
         }
         match former.map(|group| group.status) {
             Some(Status::Active) => return Ok(true),
-            Some(_) => self.transact(|db, _| Group::delete(db, &way.link.group_id))?,
+            Some(_) => self.transact(|db, _| {
+                outbox::fail_all(db, &way.link.group_id)?;
+                Group::delete(db, &way.link.group_id)
+            })?,
             None => {}
         }
         let suite = leaf::ciphersuite(way.link.ciphersuite)

@@ -394,15 +394,19 @@ CREATE TABLE queue (
     message_id BLOB NOT NULL UNIQUE,
     group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
     content BLOB NOT NULL,
+    -- Of an edit or a reaction, what it is about: with that one it goes.
+    target BLOB,
     -- 1: nobody is told how it ended.
     quiet INTEGER NOT NULL,
     made_ms INTEGER NOT NULL
 ) STRICT;
 
--- What was said in groups, by its id (draft-ietf-mimi-content, section 3.3): see messages.rs.
+-- What was said in groups, by its id (draft-ietf-mimi-content, section 3.3): see messages.rs. It outlives the row of the
+-- group, which is another one after this client has come in anew.
 CREATE TABLE messages (
+    -- In the order of the journal, what waits last.
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    group_id BLOB NOT NULL,
     message_id BLOB NOT NULL,
     -- Who has said it: the identity key, or (verified = 0) SHA-256 of the leaf's credential. Nobody else changes it.
     sender BLOB NOT NULL,
@@ -430,14 +434,21 @@ CREATE TABLE messages (
     told INTEGER NOT NULL DEFAULT 0,
     UNIQUE (group_id, message_id)
 ) STRICT;
-CREATE INDEX messages_by_time ON messages (group_id, at_ms, id) WHERE kind = 0;
+CREATE INDEX messages_in_order ON messages (group_id, id) WHERE kind = 0;
 CREATE INDEX messages_by_id ON messages (message_id);
 CREATE INDEX messages_about ON messages (group_id, about) WHERE about IS NOT NULL;
 CREATE INDEX messages_due ON messages (due_ms) WHERE due_ms IS NOT NULL;
+CREATE INDEX messages_gone ON messages (at_ms) WHERE kind = 2 OR gone != 0;
+
+-- How often words were erased that the journal of this file may hold still: see database.rs.
+CREATE TABLE erased (
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    times INTEGER NOT NULL
+) STRICT;
 
 -- What members say of messages of this user's, and what waits to be told of others': see receipts.rs.
 CREATE TABLE receipts (
-    group_id BLOB NOT NULL REFERENCES groups (group_id) ON DELETE CASCADE,
+    group_id BLOB NOT NULL,
     message_id BLOB NOT NULL,
     reader BLOB NOT NULL,
     name TEXT NOT NULL,
@@ -461,6 +472,7 @@ CREATE TABLE outbox (
     -- Of a message of the user's, its id and what it says. What else is sent again has a row of its own for that.
     message_id BLOB,
     content BLOB,
+    target BLOB,
     -- The signed request, until it is known what has become of it: sent again, it is the same request.
     request BLOB,
     made_ms INTEGER NOT NULL,
@@ -519,8 +531,13 @@ CREATE TABLE invitations (
 
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    event TEXT NOT NULL
+    event TEXT NOT NULL,
+    -- The message whose words are in it, and the one that this one is about: it goes with either.
+    message BLOB,
+    about BLOB
 ) STRICT;
+CREATE INDEX events_by_message ON events (message) WHERE message IS NOT NULL;
+CREATE INDEX events_about ON events (about) WHERE about IS NOT NULL;
 
 -- This user's devices, this one left out. The leaf is the one in the devices' own group.
 CREATE TABLE devices (
