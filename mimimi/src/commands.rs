@@ -12,7 +12,7 @@ use crate::arguments::{Arguments, Command, DeviceCommand, GroupCommand, HandleCo
 use crate::events::received;
 use crate::group_operations::GroupOperation;
 use crate::terminal::{Name, Output, names, output_is_closed};
-use crate::{chat, devices, group_operations, manual, messages, push};
+use crate::{devices, group_operations, manual, messages, push};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     if shows_once(&arguments.command) && output_is_closed() {
@@ -43,9 +43,6 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     }
     if let Command::Man { dir } = &arguments.command {
         return Ok(manual::pages(dir.as_deref())?);
-    }
-    if let Command::Chat { group, profile } = arguments.command {
-        return chat::run(&home, group, profile.into()).await;
     }
     let mut options = options();
     if let Command::Receive { profile, .. } = arguments.command {

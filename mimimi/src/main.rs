@@ -40,9 +40,19 @@ fn main() -> ExitCode {
         Err(error) => return fail(json, "local", &error.to_string()),
     };
     let files = Files::of(&arguments);
-    match runtime.block_on(commands::run(arguments)) {
+    match runtime.block_on(run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(json, error.code(), &describe(&error, &files)),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Error> {
+    match arguments.command {
+        Command::Chat { group, profile } => {
+            let home = commands::home(arguments.home)?;
+            chat::run(&home, group, profile.into()).await
+        }
+        _ => commands::run(arguments).await,
     }
 }
 

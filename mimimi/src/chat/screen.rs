@@ -1,5 +1,5 @@
 //! How the state looks. Text from others is shown, never obeyed: every line goes through
-//! [`escape`](crate::terminal::escape), and a line that a text begins is marked as its continuation.
+//! [`escape`], and a line that a text begins is marked as its continuation.
 
 use basis::http_date;
 use client::{Gone, Message, MessageState};
