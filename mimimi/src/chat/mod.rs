@@ -9,7 +9,7 @@ mod state;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-use client::{Client, Error, Events, GroupSummary, LocalError, StoredEvent};
+use client::{Client, Error, Events, LocalError, StoredEvent};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event as Input};
 use ratatui::crossterm::execute;
@@ -178,9 +178,10 @@ impl Session {
 
     fn happened(&mut self, event: StoredEvent) -> Result<(), Error> {
         let lines = received(std::slice::from_ref(&event)).into_lines();
-        self.chat.happened(event, lines);
-        let groups: Vec<GroupSummary> = self.client.groups()?;
-        self.chat.set_groups(groups);
+        // What is said changes no list, and each group's state is read for that.
+        if self.chat.happened(event, lines) {
+            self.chat.set_groups(self.client.groups()?);
+        }
         self.read()
     }
 

@@ -164,14 +164,17 @@ impl Chat {
         }
     }
 
-    /// An event, and what is said of it where no conversation shows it.
-    pub(super) fn happened(&mut self, event: StoredEvent, lines: Vec<String>) {
+    /// An event, and what is said of it where no conversation shows it. Whether groups may have
+    /// come, gone or got another name.
+    pub(super) fn happened(&mut self, event: StoredEvent, lines: Vec<String>) -> bool {
         let group = group_of(&event.event);
-        if group.is_none() {
+        let is_news = group.is_none();
+        if is_news {
             self.status = lines.first().cloned().unwrap_or_default();
             self.add_news(lines);
         }
         self.unseen.entry(group).or_default().push(event);
+        is_news
     }
 
     /// What a command has said.

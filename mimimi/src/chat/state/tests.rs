@@ -93,10 +93,10 @@ fn screen_of(chat: &mut Chat, columns: u16, rows: u16) -> Vec<String> {
 #[test]
 fn tab_leads_around_and_what_is_in_front_counts_as_seen() {
     let mut chat = in_lab();
-    chat.happened(event(1, message_in(GARDEN)), Vec::new());
-    chat.happened(event(2, message_in(LAB)), Vec::new());
+    assert!(!chat.happened(event(1, message_in(GARDEN)), Vec::new()));
+    assert!(!chat.happened(event(2, message_in(LAB)), Vec::new()));
     let asked = json!({ "type": "connection_request", "id": "5f", "name": "mallory" });
-    chat.happened(event(3, asked), vec!["mallory asks".to_owned()]);
+    assert!(chat.happened(event(3, asked), vec!["mallory asks".to_owned()]));
     let seen = |chat: &mut Chat| -> Vec<i64> { chat.seen().iter().map(|it| it.id).collect() };
     assert_eq!(seen(&mut chat), [2]);
     assert_eq!(chat.unseen(&Place::Group(GARDEN.to_owned())), 1);
