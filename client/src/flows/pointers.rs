@@ -118,6 +118,14 @@ mod tests {
             db.query_row(left, [[key; 32]], |row| row.get(0)).unwrap()
         };
         assert_eq!((left(1), left(2)), (5, 3));
+        // What is known of packages goes with them: they are good for twelve weeks.
+        let known = |now_ms| -> u32 {
+            invited(&db, now_ms).unwrap();
+            let known = "SELECT count(*) FROM used_packages";
+            db.query_row(known, (), |row| row.get(0)).unwrap()
+        };
+        let year_2100_ms = 4_102_444_800_000;
+        assert_eq!((known(0), known(year_2100_ms)), (2, 0));
     }
 
     #[test]

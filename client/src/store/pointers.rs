@@ -224,6 +224,11 @@ pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Erro
         "DELETE FROM invitations WHERE received_ms < ?",
         [number(now_ms.saturating_sub(INVITATION_MS))],
     )?;
+    change(
+        db,
+        "DELETE FROM used_packages WHERE expires_day < ?",
+        [day_of(now_ms)],
+    )?;
     let mut statement =
         db.prepare_cached("SELECT id, pointer FROM invitations WHERE again_ms <= ? ORDER BY id")?;
     let rows = statement.query_map([number(now_ms)], |row| {
@@ -302,11 +307,6 @@ pub(crate) fn tell_again(db: &Connection, signature_key: &[u8]) -> Result<(), Er
 
 /// Those that point to what is kept no longer.
 pub(crate) fn drop_expired(db: &Connection, today: u32) -> Result<(), Error> {
-    change(
-        db,
-        "DELETE FROM used_packages WHERE expires_day < ?",
-        [today],
-    )?;
     change(db, "DELETE FROM pointers WHERE expires_day < ?", [today])
 }
 
