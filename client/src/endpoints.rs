@@ -1,6 +1,7 @@
 //! The addresses of the services, and whose certificates are taken there.
 
-use reqwest::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, LocalError, UsageError};
@@ -197,8 +198,9 @@ pub(crate) fn authority(url: &str) -> String {
 pub(crate) struct NoCertificates;
 
 /// All certificates of a PEM file, of which there is one at least.
-pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Certificate>, NoCertificates> {
-    Certificate::from_pem_bundle(pem)
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NoCertificates> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|certificates| !certificates.is_empty())
         .ok_or(NoCertificates)

@@ -32,6 +32,8 @@ pub(crate) struct BetweenSlots {
     pub(crate) counted: u64,
     /// Where reading a group goes on that has more than one page, and in which segment.
     pub(crate) cursors: HashMap<GroupId, (SegmentId, Position)>,
+    /// What has come of an entry that comes in pieces.
+    pub(crate) pieces: HashMap<GroupId, Pieces>,
     /// Groups of which the last read came to nothing.
     pub(crate) held_up: HashSet<GroupId>,
     /// Groups whose readers' allowance was used up: the next read pays.
@@ -45,6 +47,14 @@ pub(crate) struct BetweenSlots {
     pub(crate) reacted_ms: HashMap<GroupId, u64>,
     /// In a slot for what follows from reading: so many requests had gone out before it.
     pub(crate) settling: Option<u64>,
+}
+
+/// The first pieces of an entry.
+pub(crate) struct Pieces {
+    pub(crate) of_entry: (SegmentId, Position),
+    /// So many have come.
+    pub(crate) count: u16,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// One device of one user.

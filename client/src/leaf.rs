@@ -1,35 +1,36 @@
 //! What all leaves have: ciphersuites, capabilities, a lifetime, a pseudonymous credential.
 
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential};
+use crypto::hpke::Kem;
 use crypto::sign::Scheme;
 use openmls::prelude::{
-    Capabilities, Ciphersuite, Credential, CredentialType, ExtensionType, Lifetime, MlsGroup,
-    ProposalType, SignatureScheme,
+    Capabilities, Ciphersuite, Credential, CredentialType, ExtensionType, LeafNode, Lifetime,
+    MlsGroup, ProposalType, SignatureScheme,
 };
 use protocol::policy::POLICY_EXTENSION;
 use protocol::{Wire as _, lifetime};
 
 use crate::error::{Error, LocalError};
 
-/// The ciphersuite of connections, and of groups unless another one is chosen: X25519, AES-128-GCM,
-/// SHA-256, Ed25519.
+/// The ciphersuite of connections and devices' groups, always, and of groups unless another one is
+/// chosen: X-Wing, AES-128-GCM, SHA-256, Ed25519.
 pub(crate) const CIPHERSUITE: Ciphersuite =
+    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
+
+/// The ciphersuite of a group in which somebody does not have X-Wing: X25519 in its place.
+pub(crate) const CLASSICAL_SUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
 /// One with P-256.
 pub(crate) const P256_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
 
-/// One with X-Wing.
-pub(crate) const HYBRID_SUITE: Ciphersuite =
-    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
-
 /// The ciphersuites that groups may have; the last two with X-Wing, the post-quantum hybrid.
 pub(crate) const CIPHERSUITES: &[Ciphersuite] = &[
-    CIPHERSUITE,
+    CLASSICAL_SUITE,
     Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
     Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
     Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519,
-    Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519,
+    CIPHERSUITE,
 ];
 
 /// The ciphersuite with this number, if groups may have it.
@@ -38,6 +39,19 @@ pub(crate) fn ciphersuite(number: u16) -> Option<Ciphersuite> {
         .iter()
         .copied()
         .find(|suite| u16::from(*suite) == number)
+}
+
+/// Whether what is recorded of a group with this ciphersuite stays closed to a quantum computer.
+pub(crate) fn is_post_quantum(suite: Ciphersuite) -> bool {
+    Kem::of_ciphersuite(suite.into()) == Some(Kem::XWing)
+}
+
+/// Whether a leaf says that its client takes groups with X-Wing.
+pub(crate) fn takes_post_quantum(leaf: &LeafNode) -> bool {
+    let suites = leaf.capabilities().ciphersuites().iter();
+    suites
+        .filter_map(|suite| Ciphersuite::try_from(*suite).ok())
+        .any(is_post_quantum)
 }
 
 /// What the leaves of a ciphersuite sign with.
@@ -53,10 +67,18 @@ pub(crate) fn scheme(suite: Ciphersuite) -> Scheme {
 pub(crate) const LIFETIME_S: u64 = 12 * WEEK_S;
 const WEEK_S: u64 = 7 * 24 * 60 * 60;
 
-pub(crate) fn capabilities() -> Capabilities {
+/// What a leaf of a group with ciphersuite `suite` says that its client can do. A client that takes
+/// no X-Wing in groups of its contacts says so here: the service cannot say it in its place.
+pub(crate) fn capabilities(suite: Ciphersuite, takes_post_quantum: bool) -> Capabilities {
+    // In one order whatever the options: another one would mark a client.
+    let suites: Vec<_> = CIPHERSUITES
+        .iter()
+        .copied()
+        .filter(|it| takes_post_quantum || *it == suite || !is_post_quantum(*it))
+        .collect();
     Capabilities::new(
         None,
-        Some(CIPHERSUITES),
+        Some(&suites),
         Some(&[
             ExtensionType::Unknown(POLICY_EXTENSION),
             ExtensionType::LastResort,

@@ -25,7 +25,9 @@ pub struct Options {
     pub progress: Option<Progress>,
     /// How long a call waits for another process to leave the home directory.
     pub lock_patience: Duration,
-    /// MLS ciphersuites that KeyPackages are published for. The first one is that of connections.
+    /// MLS ciphersuites that contacts may add this user to groups with. Without one that has X-Wing
+    /// (0x004e, 0x004f), a group that this user is added to is not post-quantum, and its members
+    /// are told. Connections are, whatever stands here.
     pub ciphersuites: Vec<u16>,
     /// Which connection requests are shown.
     pub requests: RequestPolicy,
@@ -74,7 +76,7 @@ impl Default for Options {
             patience: Patience::default(),
             progress: None,
             lock_patience: Duration::from_secs(60),
-            ciphersuites: vec![0x0001, 0x0002, 0x0003, 0x004f],
+            ciphersuites: vec![0x004f, 0x0001, 0x0002, 0x0003],
             requests: RequestPolicy::default(),
             pace: Pace::default(),
             profile: Profile::default(),

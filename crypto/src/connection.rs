@@ -66,8 +66,8 @@ pub struct ConnectionOffer<'a> {
     pub group_id: GroupId,
     /// The connection key of the requester.
     pub connection_key: &'a ConnectionKey,
-    /// HPKE public key for the response.
-    pub response_key: [u8; 32],
+    /// HPKE public key (X-Wing) for the response.
+    pub response_key: &'a [u8],
     /// Of the connection group.
     pub code: &'a JoinCodeSecret,
     /// The requester's [`protocol::reporting::SignedIntroduction`], or nothing: the length is the
@@ -132,7 +132,7 @@ pub fn open_connection_request(
     let signed_len = bytes
         .len()
         .saturating_sub(request.signature.tls_serialized_len());
-    let tbs = request_tbs(bytes.get(..signed_len).unwrap_or_default(), &key.public());
+    let tbs = request_tbs(bytes.get(..signed_len).unwrap_or_default(), key.public());
     sign::verify(
         request
             .requester_client_credential
@@ -253,12 +253,12 @@ mod tests {
             credential: &credential,
             group_id: GroupId([5; 16]),
             connection_key: &key,
-            response_key: [6; 32],
+            response_key: &[6; 1216],
             code: &code,
             introduction: Padded::empty(),
         };
         let bob = HpkeKeyPair::from_seed(&Secret::new([7; 32])).unwrap();
-        let sealed = seal_connection_request(&offer, &signer, &bob.public()).unwrap();
+        let sealed = seal_connection_request(&offer, &signer, bob.public()).unwrap();
         let opened = open_connection_request(&bob, &sealed).unwrap();
         assert_eq!(opened.requester_client_credential, credential);
         assert_eq!(JoinCodeSecret::from(&opened.extensions.code), code);
@@ -266,7 +266,7 @@ mod tests {
         assert!(open_connection_request(&carol, &sealed).is_err());
 
         let impostor = SignatureKeyPair::random().unwrap();
-        let forged = seal_connection_request(&offer, &impostor, &bob.public()).unwrap();
+        let forged = seal_connection_request(&offer, &impostor, bob.public()).unwrap();
         assert_eq!(
             open_connection_request(&bob, &forged).unwrap_err(),
             CryptoError::InvalidSignature
@@ -274,7 +274,7 @@ mod tests {
 
         // Bob encrypts what he got to Carol: the signature names his key, not hers.
         let inner = hpke::open(&bob, REQUEST_INFO, &[], &sealed).unwrap();
-        let passed_on = hpke::seal(&carol.public(), REQUEST_INFO, &[], &inner).unwrap();
+        let passed_on = hpke::seal(carol.public(), REQUEST_INFO, &[], &inner).unwrap();
         assert_eq!(
             open_connection_request(&carol, &passed_on).unwrap_err(),
             CryptoError::InvalidSignature
@@ -294,11 +294,11 @@ mod tests {
                 credential: &credential,
                 group_id: GroupId([5; 16]),
                 connection_key: &ConnectionKey::new([2; 32]),
-                response_key: [6; 32],
+                response_key: &[6; 1216],
                 code: &JoinCodeSecret::new([3; 32]),
                 introduction: Padded::new(introduction).unwrap(),
             };
-            seal_connection_request(&offer, &signer, &bob.public()).unwrap()
+            seal_connection_request(&offer, &signer, bob.public()).unwrap()
         };
         let longest = "x".repeat(protocol::connections::MAX_HANDLE_BYTES);
         let (without, with) = (sealed("a", &[]), sealed(&longest, &[1; 600]));

@@ -1,4 +1,6 @@
-//! HPKE (RFC 9180) in base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
+//! HPKE (RFC 9180) in base mode, for all that is sealed to a public key outside of MLS:
+//! HKDF-SHA256, AES-256-GCM, and [`Kem::XWing`] unless the ciphersuite of a group names another
+//! one.
 
 use hpke_rs::hpke_types::{AeadAlgorithm, KdfAlgorithm, KemAlgorithm};
 use hpke_rs::rustcrypto::HpkeRustCrypto;
@@ -8,28 +10,72 @@ use zeroize::Zeroizing;
 use crate::CryptoError;
 use crate::secret::Secret;
 
-/// Length of a public key and of an encapsulated key.
-pub const PUBLIC_KEY_LEN: usize = 32;
-
-fn suite() -> Result<Hpke<HpkeRustCrypto>, CryptoError> {
-    Hpke::try_new(
-        Mode::Base,
-        KemAlgorithm::DhKem25519,
-        KdfAlgorithm::HkdfSha256,
-        AeadAlgorithm::Aes256Gcm,
-    )
-    .map_err(|_| CryptoError::Backend)
+/// How a secret is agreed on with the holder of a public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kem {
+    /// X-Wing (draft-connolly-cfrg-xwing-kem): X25519 and ML-KEM-768. What is recorded today opens
+    /// for nobody who breaks only one of them later.
+    XWing,
+    /// DHKEM(X25519, HKDF-SHA256): a quantum computer breaks it.
+    X25519,
+    /// DHKEM(P-256, HKDF-SHA256): a quantum computer breaks it.
+    P256,
 }
 
-/// An X25519 key pair for HPKE, made from a seed that can be stored.
+impl Kem {
+    /// That of an MLS ciphersuite of groups here.
+    #[must_use]
+    pub const fn of_ciphersuite(number: u16) -> Option<Self> {
+        match number {
+            0x0001 | 0x0003 => Some(Self::X25519),
+            0x0002 => Some(Self::P256),
+            0x004e | 0x004f => Some(Self::XWing),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a public key.
+    #[must_use]
+    pub const fn public_key_len(self) -> usize {
+        match self {
+            Self::XWing => 1216,
+            Self::X25519 => 32,
+            Self::P256 => 65,
+        }
+    }
+
+    /// Bytes of an encapsulated key.
+    #[must_use]
+    pub const fn encapsulated_key_len(self) -> usize {
+        match self {
+            Self::XWing => 1120,
+            Self::X25519 => 32,
+            Self::P256 => 65,
+        }
+    }
+
+    fn suite(self) -> Result<Hpke<HpkeRustCrypto>, CryptoError> {
+        let kem = match self {
+            Self::XWing => KemAlgorithm::XWingDraft06,
+            Self::X25519 => KemAlgorithm::DhKem25519,
+            Self::P256 => KemAlgorithm::DhKemP256,
+        };
+        let (kdf, aead) = (KdfAlgorithm::HkdfSha256, AeadAlgorithm::Aes256Gcm);
+        Hpke::try_new(Mode::Base, kem, kdf, aead).map_err(|_| CryptoError::Backend)
+    }
+}
+
+/// A key pair, made from a seed that can be stored.
 pub struct HpkeKeyPair {
+    kem: Kem,
     private: HpkePrivateKey,
-    public: [u8; PUBLIC_KEY_LEN],
+    public: Vec<u8>,
 }
 
 impl std::fmt::Debug for HpkeKeyPair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
+            kem: _,
             private: _,
             public: _,
         } = self;
@@ -38,40 +84,68 @@ impl std::fmt::Debug for HpkeKeyPair {
 }
 
 impl HpkeKeyPair {
-    /// `DeriveKeyPair(seed)` (RFC 9180 §7.1.3).
+    /// Of X-Wing, from a seed.
     ///
     /// # Errors
     /// [`CryptoError::Backend`] if the library refuses.
     pub fn from_seed(seed: &Secret<32>) -> Result<Self, CryptoError> {
-        let (private, public) = suite()?
+        Self::derive(Kem::XWing, seed)
+    }
+
+    /// `DeriveKeyPair(seed)` (RFC 9180 §7.1.3; draft-ietf-hpke-pq for X-Wing).
+    ///
+    /// # Errors
+    /// [`CryptoError::Backend`] if the library refuses.
+    pub fn derive(kem: Kem, seed: &Secret<32>) -> Result<Self, CryptoError> {
+        let (private, public) = kem
+            .suite()?
             .derive_key_pair(seed.expose())
             .map_err(|_| CryptoError::Backend)?
             .into_keys();
-        let public = public
-            .as_slice()
-            .try_into()
-            .map_err(|_| CryptoError::Backend)?;
-        Ok(Self { private, public })
+        let public = public.as_slice().to_vec();
+        Ok(Self {
+            kem,
+            private,
+            public,
+        })
     }
 
-    /// The public key.
+    /// The public key, of [`Kem::public_key_len`] bytes.
     #[must_use]
-    pub fn public(&self) -> [u8; PUBLIC_KEY_LEN] {
-        self.public
+    pub fn public(&self) -> &[u8] {
+        &self.public
     }
 }
 
-/// Encrypts to a public key: `enc(32) || ciphertext`.
+/// Encrypts to a public key of X-Wing: `enc(1120) || ciphertext`.
 ///
 /// # Errors
-/// [`CryptoError::InvalidKey`] if the key is none.
+/// [`CryptoError::InvalidKey`] if the key is none, or one of another KEM.
 pub fn seal(
     public_key: &[u8],
     info: &str,
     aad: &[u8],
     plaintext: &[u8],
 ) -> Result<Vec<u8>, CryptoError> {
-    let (enc, ciphertext) = suite()?
+    seal_with(Kem::XWing, public_key, info, aad, plaintext)
+}
+
+/// Encrypts to a public key of a KEM: `enc || ciphertext`.
+///
+/// # Errors
+/// [`CryptoError::InvalidKey`] if the key is none, or one of another KEM.
+pub fn seal_with(
+    kem: Kem,
+    public_key: &[u8],
+    info: &str,
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, CryptoError> {
+    if public_key.len() != kem.public_key_len() {
+        return Err(CryptoError::InvalidKey);
+    }
+    let (enc, ciphertext) = kem
+        .suite()?
         .seal(
             &HpkePublicKey::new(public_key.to_vec()),
             info.as_bytes(),
@@ -85,7 +159,7 @@ pub fn seal(
     Ok([enc, ciphertext].concat())
 }
 
-/// Opens what [`seal`] made.
+/// Opens what [`seal`] or [`seal_with`] made, by the KEM of the key.
 ///
 /// # Errors
 /// [`CryptoError::CannotOpen`].
@@ -96,9 +170,10 @@ pub fn open(
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
     let (enc, ciphertext) = sealed
-        .split_first_chunk::<PUBLIC_KEY_LEN>()
+        .split_at_checked(key.kem.encapsulated_key_len())
         .ok_or(CryptoError::CannotOpen)?;
-    suite()?
+    key.kem
+        .suite()?
         .open(
             enc,
             &key.private,
@@ -129,7 +204,7 @@ pub fn seal_in(
     aad: &[u8],
     content: &[u8],
 ) -> Result<Vec<u8>, CryptoError> {
-    let room = size.saturating_sub(PUBLIC_KEY_LEN + TAG_LEN);
+    let room = size.saturating_sub(Kem::XWing.encapsulated_key_len() + TAG_LEN);
     let length = u16::try_from(content.len()).map_err(|_| CryptoError::TooLong)?;
     if content.len().saturating_add(2) > room {
         return Err(CryptoError::TooLong);
@@ -160,70 +235,6 @@ pub fn open_padded(
         .ok_or(CryptoError::CannotOpen)
 }
 
-/// Encapsulates to a public key and exports a secret (RFC 9180 §6.2): `(enc, secret)`.
-///
-/// # Errors
-/// [`CryptoError::InvalidKey`] if the key is none.
-pub fn send_export(
-    public_key: &[u8],
-    info: &[u8],
-    exporter_context: &str,
-) -> Result<([u8; PUBLIC_KEY_LEN], Secret<32>), CryptoError> {
-    let (enc, secret) = suite()?
-        .send_export(
-            &HpkePublicKey::new(public_key.to_vec()),
-            info,
-            None,
-            None,
-            None,
-            exporter_context.as_bytes(),
-            32,
-        )
-        .map_err(|_| CryptoError::InvalidKey)?;
-    let secret = Zeroizing::new(secret);
-    Ok((
-        enc.as_slice()
-            .try_into()
-            .map_err(|_| CryptoError::Backend)?,
-        Secret::new(
-            secret
-                .as_slice()
-                .try_into()
-                .map_err(|_| CryptoError::Backend)?,
-        ),
-    ))
-}
-
-/// The receiver's side of [`send_export`].
-///
-/// # Errors
-/// [`CryptoError::CannotOpen`].
-pub fn receive_export(
-    key: &HpkeKeyPair,
-    enc: &[u8; PUBLIC_KEY_LEN],
-    info: &[u8],
-    exporter_context: &str,
-) -> Result<Secret<32>, CryptoError> {
-    let secret = suite()?
-        .receiver_export(
-            enc,
-            &key.private,
-            info,
-            None,
-            None,
-            None,
-            exporter_context.as_bytes(),
-            32,
-        )
-        .map(Zeroizing::new)
-        .map_err(|_| CryptoError::CannotOpen)?;
-    secret
-        .as_slice()
-        .try_into()
-        .map(Secret::new)
-        .map_err(|_| CryptoError::Backend)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -232,7 +243,7 @@ mod tests {
     #[test]
     fn what_is_sealed_to_a_key_opens_with_it_under_the_same_info_and_aad() {
         let key = HpkeKeyPair::from_seed(&Secret::new([3; 32])).unwrap();
-        let sealed = seal(&key.public(), "info", b"aad", b"text").unwrap();
+        let sealed = seal(key.public(), "info", b"aad", b"text").unwrap();
         assert_eq!(&*open(&key, "info", b"aad", &sealed).unwrap(), b"text");
         assert!(open(&key, "other", b"aad", &sealed).is_err());
         assert!(open(&key, "info", b"other", &sealed).is_err());
@@ -243,37 +254,59 @@ mod tests {
     #[test]
     fn content_of_each_length_that_has_room_is_sealed_in_one_size() {
         let key = HpkeKeyPair::from_seed(&Secret::new([3; 32])).unwrap();
-        let room = 256 - PUBLIC_KEY_LEN - TAG_LEN - 2;
+        let room = 2048 - Kem::XWing.encapsulated_key_len() - TAG_LEN - 2;
         for len in [0, 1, 100, room] {
-            let sealed = seal_in(256, &key.public(), "info", b"aad", &vec![7; len]).unwrap();
-            assert_eq!(sealed.len(), 256);
+            let sealed = seal_in(2048, key.public(), "info", b"aad", &vec![7; len]).unwrap();
+            assert_eq!(sealed.len(), 2048);
             let opened = open_padded(&key, "info", b"aad", &sealed).unwrap();
             assert_eq!(*opened, vec![7; len]);
             assert!(open_padded(&key, "info", b"other", &sealed).is_err());
         }
         let beyond = vec![7; room + 1];
         assert!(matches!(
-            seal_in(256, &key.public(), "info", b"aad", &beyond),
+            seal_in(2048, key.public(), "info", b"aad", &beyond),
             Err(CryptoError::TooLong)
         ));
         // Somebody may seal a length beyond the content, or nothing at all.
         for content in [&[][..], &[0], &[0, 2, 1]] {
-            let sealed = seal(&key.public(), "info", b"aad", content).unwrap();
+            let sealed = seal(key.public(), "info", b"aad", content).unwrap();
             assert!(open_padded(&key, "info", b"aad", &sealed).is_err());
         }
     }
 
+    const SEALED_BY: [Kem; 3] = [Kem::XWing, Kem::X25519, Kem::P256];
+
     #[test]
-    fn both_sides_export_the_same_secret() {
-        let key = HpkeKeyPair::from_seed(&Secret::new([3; 32])).unwrap();
-        let (enc, secret) = send_export(&key.public(), b"info", "context").unwrap();
-        assert_eq!(
-            receive_export(&key, &enc, b"info", "context").unwrap(),
-            secret
-        );
-        assert_ne!(
-            receive_export(&key, &enc, b"other", "context").unwrap(),
-            secret
-        );
+    fn what_is_sealed_by_one_kem_opens_by_no_other() {
+        for kem in SEALED_BY {
+            let key = |kem| HpkeKeyPair::derive(kem, &Secret::new([3; 32])).unwrap();
+            assert_eq!(key(kem).public().len(), kem.public_key_len());
+            let sealed = seal_with(kem, key(kem).public(), "info", b"aad", b"text").unwrap();
+            assert_eq!(sealed.len(), kem.encapsulated_key_len() + 4 + TAG_LEN);
+            for other in SEALED_BY {
+                let opened = open(&key(other), "info", b"aad", &sealed);
+                let refused = seal_with(other, key(kem).public(), "info", b"aad", b"text");
+                if other == kem {
+                    assert_eq!(*opened.unwrap(), b"text");
+                    assert!(refused.is_ok());
+                } else {
+                    assert_eq!(opened.unwrap_err(), CryptoError::CannotOpen);
+                    assert_eq!(refused.unwrap_err(), CryptoError::InvalidKey);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_names_no_kem_is_sealed_to_keys_of_x_wing_only() {
+        let seed = Secret::new([3; 32]);
+        assert_eq!(HpkeKeyPair::from_seed(&seed).unwrap().kem, Kem::XWing);
+        for kem in [Kem::X25519, Kem::P256] {
+            let key = HpkeKeyPair::derive(kem, &seed).unwrap();
+            let sealed = seal(key.public(), "info", b"aad", b"text");
+            assert_eq!(sealed.unwrap_err(), CryptoError::InvalidKey);
+            let padded = seal_in(4096, key.public(), "info", b"aad", b"text");
+            assert_eq!(padded.unwrap_err(), CryptoError::InvalidKey);
+        }
     }
 }

@@ -190,7 +190,7 @@ fn what_people_signed_and_sealed_is_read() {
 
     let recipient = HpkeKeyPair::from_seed(&Secret::new([31; 32])).unwrap();
     let sealed = kept("HPKE", || {
-        hpke::seal(&recipient.public(), "info", b"aad", b"plaintext").unwrap()
+        hpke::seal(recipient.public(), "info", b"aad", b"plaintext").unwrap()
     });
     let opened = hpke::open(&recipient, "info", b"aad", &sealed).unwrap();
     assert_eq!(*opened, b"plaintext");
@@ -200,11 +200,11 @@ fn what_people_signed_and_sealed_is_read() {
             credential: &real(),
             group_id: GROUP,
             connection_key: &connection_key,
-            response_key: [32; 32],
+            response_key: &[32; 1216],
             code: &JoinCodeSecret::new([33; 32]),
             introduction: Padded::empty(),
         };
-        connection::seal_connection_request(&offer, &signer(), &recipient.public()).unwrap()
+        connection::seal_connection_request(&offer, &signer(), recipient.public()).unwrap()
     });
     let opened = connection::open_connection_request(&recipient, &request).unwrap();
     assert_eq!(opened.requester_client_credential, real());

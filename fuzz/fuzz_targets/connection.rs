@@ -26,15 +26,15 @@ fuzz_target!(|bytes: &[u8]| {
         // Properly encrypted, with any content: nobody can sign for somebody else.
         2 => {
             let info = "MIMIMI 1.0 connection request";
-            let sealed = hpke::seal(&KEY.public(), info, &[], bytes).unwrap();
+            let sealed = hpke::seal(KEY.public(), info, &[], bytes).unwrap();
             assert!(open_connection_request(&KEY, &sealed).is_err());
-            if let Ok(sealed) = hpke::seal_in(REQUEST_SIZE, &KEY.public(), info, &[], bytes) {
+            if let Ok(sealed) = hpke::seal_in(REQUEST_SIZE, KEY.public(), info, &[], bytes) {
                 assert!(open_connection_request(&KEY, &sealed).is_err());
             }
         }
         3 => {
             let sealed = hpke::seal(
-                &KEY.public(),
+                KEY.public(),
                 "MIMIMI 1.0 connection response",
                 &GROUP.0,
                 bytes,

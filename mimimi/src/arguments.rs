@@ -346,7 +346,7 @@ pub(crate) enum GroupCommand {
         /// Its name, as everybody will see it
         name: String,
         /// 1, 2 (P-256), 3 (ChaCha20), 78 or 79 (X-Wing, post-quantum hybrid)
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 79)]
         suite: u16,
     },
     /// Add contacts

@@ -367,8 +367,12 @@ async fn group(client: &Client, command: GroupCommand) -> Result<Output, Error> 
                     Some(why) => format!(" (not followed any more: {why})"),
                     None => " (no longer a member)".to_owned(),
                 };
+                let weaker = match group.post_quantum || !group.active {
+                    true => "",
+                    false => ", not post-quantum",
+                };
                 format!(
-                    "{}\t{} members, epoch {}{left}",
+                    "{}\t{} members, epoch {}{weaker}{left}",
                     Name(&group.name),
                     group.members,
                     group.epoch

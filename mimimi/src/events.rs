@@ -317,6 +317,9 @@ fn line(event: &Event) -> String {
         Event::InvitationWaits { group, by } => format!(
             "{by} added you to {group}, but the service shows nothing by which you could come in: it is tried again"
         ),
+        Event::NotPostQuantum { group } => format!(
+            "[{group}] is not post-quantum: who records it now can read it with a quantum computer"
+        ),
         Event::ReInitialized { group, by } => {
             format!("[{group}] {by} put another group in its place")
         }

@@ -24,7 +24,7 @@ pub fn is_valid_handle(handle: &[u8]) -> bool {
 pub struct HandleRecord {
     /// The user's real credential.
     pub credential: ClientCredential,
-    /// HPKE key (X25519) that connection requests are encrypted to.
+    /// HPKE key (X-Wing, 1,216 bytes) that connection requests are encrypted to.
     pub connection_establishment_key: VLBytes,
     /// `SignWithLabel(credential key, "HandleRecordTBS", handle || connection_establishment_key)`,
     /// see `docs/protocol.md`.
@@ -51,7 +51,7 @@ pub struct ConnectionRequest {
     pub connection_room_id: GroupId,
     /// Derives the identity link keys of the requester's credentials.
     pub requester_connection_key: WireSecret,
-    /// HPKE key (X25519) for the [`ConnectionResponse`].
+    /// HPKE key (X-Wing, 1,216 bytes) for the [`ConnectionResponse`].
     pub connection_response_key: VLBytes,
     /// The fields that the draft's struct lacks.
     pub extensions: ConnectionRequestExtensions,

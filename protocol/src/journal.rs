@@ -98,10 +98,12 @@ pub struct ReadJournalRequest {
     pub wait_ms: u32,
     /// How long the answer is.
     pub size: AnswerSize,
+    /// In a slot, of an entry that is longer than an answer: which piece of it, from 0. Else 0.
+    pub piece: u16,
 }
 
 /// What an answer with a stretch is padded to, and when it leaves. An entry that is longer alone
-/// takes the next multiple.
+/// takes the next multiple; in a slot it comes in pieces, unless it has more than [`MOST_PIECES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum AnswerSize {
@@ -139,9 +141,24 @@ pub struct ReadJournalResponse {
     /// there is one. Of the last entries ([`Position::LAST`]) none, and `first` is the end, where
     /// the last one alone exceeds the size: who does not know it asks for it from a position.
     pub entries: Vec<Entry>,
+    /// In a slot, in the place of entries: a piece of the one at `first`, which is longer.
+    pub piece: Option<Piece>,
     /// Zeros, up to the size that was asked for.
     pub padding: VLBytes,
 }
+
+/// A piece of an encoded [`Entry`].
+#[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Piece {
+    /// How many there are, at most [`MOST_PIECES`].
+    pub of: u16,
+    /// All but the last one are of one length.
+    pub bytes: VLBytes,
+}
+
+/// Most pieces of an entry: the commits of groups of hundreds come in slots, and nobody reads for
+/// hours what stands before a longer one.
+pub const MOST_PIECES: u16 = 16;
 
 /// One entry as it is stored. Its position follows from its place in the answer.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]

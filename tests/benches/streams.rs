@@ -259,7 +259,7 @@ max_connections = 20000
 impl Servers {
     async fn start(leaves: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let group = LargeGroup::added(leaves as u64, leaves, 64);
+        let group = LargeGroup::added(1, leaves as u64, leaves, 64);
         let store = directory.path().join("store");
         put(&group, &store).await;
         let path = directory.path().display();

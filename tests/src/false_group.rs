@@ -23,7 +23,7 @@ use protocol::join::{ExternalCommitInfoResponse, LeafLinkKey};
 use protocol::policy::POLICY_EXTENSION;
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
-const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+const SUITE: Ciphersuite = Ciphersuite::MLS_128_MLKEM768X25519_AES128GCM_SHA256_Ed25519;
 
 struct Key(LeafKeyPair);
 

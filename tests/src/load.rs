@@ -279,6 +279,7 @@ impl Reader {
                     known: from,
                     wait_ms: 0,
                     size: AnswerSize::Segment,
+                    piece: 0,
                 };
                 let page = ask(&self.client, &request).await;
                 assert_eq!(page.first, from, "a stretch begins where it was asked for");

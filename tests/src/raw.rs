@@ -4,9 +4,9 @@ use std::io::Cursor;
 use std::path::Path;
 
 use bhttp::{Message, Mode};
+use crypto::hpke::HpkeKeyPair;
 use crypto::schedule::recovery_row_id;
-use openmls::prelude::{Ciphersuite, OpenMlsCrypto as _, OpenMlsProvider as _};
-use openmls_rust_crypto::OpenMlsRustCrypto;
+use crypto::secret::Secret;
 use protocol::ids::{GroupId, RecoveryRowId};
 use protocol::operation::Operation;
 use xtask::stack::Service;
@@ -52,10 +52,8 @@ pub fn recovery_row_of(home: &Path, group: &str) -> RecoveryRowId {
     let (id, seed): ([u8; 16], [u8; 32]) = database
         .query_row(query, [group], |row| Ok((row.get(0)?, row.get(1)?)))
         .expect("a group");
-    let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
-    let key = OpenMlsRustCrypto::default();
-    let key = key.crypto().derive_hpke_keypair(suite.hpke_config(), &seed);
-    recovery_row_id(&GroupId(id), &key.expect("a key").public)
+    let key = HpkeKeyPair::from_seed(&Secret::new(seed)).expect("a key");
+    recovery_row_id(&GroupId(id), key.public())
 }
 
 /// The connection group that somebody was asked into last, by the client in a home directory.

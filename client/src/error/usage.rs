@@ -63,6 +63,10 @@ pub enum UsageError {
         .0.join(", ")
     )]
     WouldLeaveBehind(Vec<String>),
+    /// No client of this contact takes groups with X-Wing, as it says itself. Nothing was changed:
+    /// `Client::upgrade_group` would put a classical group in the place of this one, for everybody.
+    #[error("{0} has no client that takes post-quantum groups; nothing was changed")]
+    LacksPostQuantum(String),
     /// No name was given.
     #[error("no contact was named")]
     NobodyNamed,
@@ -231,6 +235,7 @@ impl UsageError {
             Self::AlreadyAMember(_) => "already-a-member",
             Self::NotInGroup(_) => "not-in-group",
             Self::WouldLeaveBehind(_) => "would-leave-behind",
+            Self::LacksPostQuantum(_) => "lacks-post-quantum",
             Self::NobodyNamed => "nobody-named",
             Self::TooMany(_) => "too-many",
             Self::RequestExpired => "request-expired",

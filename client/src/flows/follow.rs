@@ -154,6 +154,7 @@ fn page_of(stretch: FollowedStretch) -> ReadJournalResponse {
         closed: stretch.closed,
         first: stretch.first,
         entries: stretch.entries,
+        piece: None,
         padding: opaque(Vec::new()),
     }
 }

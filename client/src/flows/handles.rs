@@ -65,7 +65,7 @@ impl Engine {
             handle.as_bytes(),
             &profile.credential_for(handle),
             &profile.identity,
-            &profile.establishment.public(),
+            profile.establishment()?.public(),
         );
         let request = RegisterHandleRequest {
             handle: opaque(handle.as_bytes()),

@@ -29,7 +29,7 @@ use crate::mls::external::Entrance;
 use crate::mls::new_leaf::NewLeaf;
 use crate::mls::policy::{capabilities, policy_in};
 use crate::mls::profile::name_for_others;
-use crate::mls::rows::{self, RecoveryKeyPair};
+use crate::mls::rows;
 use crate::store::groups::free_name;
 use crate::store::{Group, Segment, Status, known};
 
@@ -119,10 +119,10 @@ impl Engine {
                 let (_, signer) = client.own_sender(&group.id)?;
                 let key = JoinCodeSecret::new(*secret);
                 let suite = mls_group.ciphersuite();
-                let pair = RecoveryKeyPair::of(suite, &key.hpke_seed())?;
+                let pair = rows::key_pair(suite, &key.hpke_seed())?;
                 let mut public = PublicCode {
                     permit_hash: key.permit().hash(),
-                    public_key: opaque(pair.public.as_slice()),
+                    public_key: opaque(pair.public()),
                     expiry,
                     epoch: Epoch(mls_group.epoch().as_u64()),
                     maker: LeafIndex(mls_group.own_leaf_index().u32()),
@@ -134,7 +134,7 @@ impl Engine {
                     group: group.key(),
                     change: JoinCodeChange::Make(NewJoinCode {
                         code: public,
-                        row: rows::seal(suite, &group.id, &group.segment, &pair.public)?,
+                        row: rows::seal(suite, &group.id, &group.segment, pair.public())?,
                     }),
                 };
                 Ok(request.encode())
@@ -157,8 +157,8 @@ impl Engine {
         let suite = leaf::ciphersuite(code.ciphersuite)
             .ok_or(UsageError::UnknownCiphersuite(code.ciphersuite))?;
         let seed = JoinCodeSecret::new(*code.secret.expose()).hpke_seed();
-        let pair = RecoveryKeyPair::of(suite, &seed)?;
-        let row = recovery_row_id(&group.id, &pair.public);
+        let pair = rows::key_pair(suite, &seed)?;
+        let row = recovery_row_id(&group.id, pair.public());
         let _: Accepted = self
             .as_member(&group.id, Operation::SetJoinCode, |_, group| {
                 let request = SetJoinCodeRequest {
@@ -214,6 +214,7 @@ impl Engine {
                 answer: None,
                 sight: Sight::Code {
                     epoch: code.epoch,
+                    suite,
                     alone: code.alone.as_slice().to_vec(),
                     known: known.clone(),
                 },

@@ -157,6 +157,7 @@ impl Engine {
             known: head.next,
             wait_ms,
             size: AnswerSize::Segment,
+            piece: 0,
         };
         Ok(Some((request, head.next)))
     }

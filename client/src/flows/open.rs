@@ -12,13 +12,14 @@ use crate::engine::{BetweenSlots, Engine, Promised};
 use crate::error::{Error, UsageError};
 use crate::flows::copies;
 use crate::home::Home;
+use crate::leaf;
 use crate::net::clock::ServiceTime;
 use crate::net::streams::Streams;
 use crate::net::transport::Transport;
 use crate::net::transport::patience::Budget;
 use crate::options::Options;
 use crate::purse::SharedPurse;
-use crate::store::{Profile, database, feed, reporting, tokens};
+use crate::store::{Profile, database, feed, profile, reporting, tokens};
 
 impl Engine {
     /// Makes a client in a home directory: keys and tokens. On a home that has one: changes the
@@ -64,6 +65,11 @@ impl Engine {
     }
 
     pub(crate) fn assemble(home: Home, db: Connection, options: Options) -> Result<Self, Error> {
+        let mut suites = options
+            .ciphersuites
+            .iter()
+            .filter_map(|it| leaf::ciphersuite(*it));
+        profile::set_takes_post_quantum(&db, suites.any(leaf::is_post_quantum))?;
         let profile = Profile::read(&db)?;
         let slots = options.slots();
         tokens::discard_doubtful(&db)?;

@@ -8,8 +8,8 @@ use protocol::ids::GroupId;
 use protocol::join::{JoinPermit, LeafAuthorization};
 
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::leaf::{own_pseudonym, pseudonym_of};
+use crate::error::{Error, UsageError};
+use crate::leaf::{self, own_pseudonym, pseudonym_of};
 use crate::mls::authenticate::Sight;
 use crate::mls::external::Entrance;
 use crate::mls::new_leaf::NewLeaf;
@@ -56,6 +56,8 @@ impl Engine {
             segment,
             leaf,
             sight: Sight::Device {
+                suite: leaf::ciphersuite(link.ciphersuite)
+                    .ok_or(UsageError::UnknownCiphersuite(link.ciphersuite))?,
                 epoch: link
                     .epoch
                     .max(known::highest_epoch(&self.db, &link.group_id)?.unwrap_or(0)),

@@ -128,7 +128,7 @@ impl Engine {
                 None => (Position::LAST, AnswerSize::Ordinary),
                 Some(from) => (from, AnswerSize::Segment),
             };
-            let Some(page) = self.page(&group, begin_at, size).await? else {
+            let Some(page) = self.page(&group, begin_at, (size, 0)).await? else {
                 return Ok(());
             };
             if let Some(before) = self.is_missing_before(&group, begin_at, &page)? {
@@ -199,7 +199,7 @@ impl Engine {
         &mut self,
         group: &Group,
         from: Position,
-        size: AnswerSize,
+        (size, piece): (AnswerSize, u16),
     ) -> Result<Option<ReadJournalResponse>, Error> {
         let request = ReadJournalRequest {
             version: WIRE_VERSION,
@@ -211,6 +211,7 @@ impl Engine {
             },
             wait_ms: 0,
             size,
+            piece,
         };
         let read = match size {
             AnswerSize::Slot => self.read_in_place(&group.id, &request).await,

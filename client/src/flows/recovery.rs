@@ -17,7 +17,7 @@ use protocol::{WIRE_VERSION, Wire as _};
 use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::flows::member_request::Seen;
-use crate::mls::rows::{self, RecoveryKeyPair};
+use crate::mls::rows;
 use crate::outcomes::StopReason;
 use crate::store::acts::{self, Act};
 use crate::store::{Group, Profile, Segment, Status, evidence, groups, known, leaf_keys, push};
@@ -108,17 +108,17 @@ impl Engine {
         suite: openmls::prelude::Ciphersuite,
         seed: &Secret<32>,
     ) -> Result<Option<Segment>, Error> {
-        let pair = RecoveryKeyPair::of(suite, seed)?;
+        let pair = rows::key_pair(suite, seed)?;
         let request = RecoveryRowRequest {
             version: WIRE_VERSION,
-            id: crypto::schedule::recovery_row_id(id, &pair.public),
+            id: crypto::schedule::recovery_row_id(id, pair.public()),
         };
         let row: Result<RecoveryRowResponse, Error> =
             self.read(Operation::RecoveryRow, &request).await;
         match row {
             // Anybody can seal to the key, and the service says of which rotation the row is.
             Ok(row) if known::check_epoch(row.rotation_epoch.0).is_err() => Ok(None),
-            Ok(row) => match rows::open(suite, id, &row, &pair) {
+            Ok(row) => match rows::open(id, &row, &pair) {
                 Ok(segment) => Ok(Some(segment)),
                 Err(Error::Peer(_)) => Ok(None),
                 Err(error) => Err(error),
@@ -140,6 +140,7 @@ impl Engine {
             known: from,
             wait_ms: 0,
             size: AnswerSize::Segment,
+            piece: 0,
         };
         let page: Result<ReadJournalResponse, Error> =
             self.read(Operation::ReadJournal, &request).await;
@@ -179,12 +180,12 @@ impl Engine {
                     .own_leaf_node()
                     .ok_or(crate::error::LocalError::Damaged)?;
                 let signer = leaf_keys::signer(&client.db, own_leaf.signature_key().as_slice())?;
-                let pair = RecoveryKeyPair::of(suite, &group.recovery)?;
+                let pair = rows::key_pair(suite, &group.recovery)?;
                 let request = SetLeafExtrasRequest {
                     group: group.key(),
-                    recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
+                    recovery_key: sign_recovery_key(&signer.0, id, pair.public()),
                     push_handle: opaque(push::handle_for(&client.db, id, now_ms)?),
-                    row: rows::seal(suite, id, &group.segment, &pair.public)?,
+                    row: rows::seal(suite, id, &group.segment, pair.public())?,
                 };
                 Ok(request.encode())
             })
@@ -216,11 +217,11 @@ impl Engine {
         }
         let _: Accepted = self
             .as_member(id, Operation::PutRecoveryRows, |_, group| {
-                let pair = RecoveryKeyPair::of(suite, &group.recovery)?;
+                let pair = rows::key_pair(suite, &group.recovery)?;
                 let request = PutRecoveryRowsRequest {
                     group: group.key(),
                     rotation_epoch: group.segment.rotation,
-                    rows: vec![rows::seal(suite, id, &group.segment, &pair.public)?],
+                    rows: vec![rows::seal(suite, id, &group.segment, pair.public())?],
                 };
                 Ok(request.encode())
             })

@@ -245,7 +245,7 @@ impl Engine {
         let suites = if key.len() == P256_PUBLIC_KEY_LEN {
             vec![leaf::P256_SUITE]
         } else {
-            vec![leaf::CIPHERSUITE, leaf::HYBRID_SUITE]
+            vec![leaf::CIPHERSUITE, leaf::CLASSICAL_SUITE]
         };
         let mut seeds = vec![Group::read(&self.db, id)?.recovery];
         let mut found = Vec::new();

@@ -40,7 +40,7 @@ impl Engine {
         };
         let suites = match suite {
             Some(suite) => vec![suite],
-            None => vec![leaf::CIPHERSUITE, leaf::HYBRID_SUITE],
+            None => vec![leaf::CIPHERSUITE, leaf::CLASSICAL_SUITE],
         };
         let mut segments = Vec::new();
         for number in 0..=RESTORES {

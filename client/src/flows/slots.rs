@@ -4,11 +4,12 @@
 
 use protocol::WIRE_VERSION;
 use protocol::ids::{GroupId, Position, SegmentId};
-use protocol::journal::{AnswerSize, ReadJournalRequest};
+use protocol::journal::{AnswerSize, MOST_PIECES, ReadJournalRequest, ReadJournalResponse};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Pieces};
 use crate::error::Error;
 use crate::flows::read::{Senders, Taken};
+use crate::flows::request::read_answer;
 use crate::net::clock::{Clock as _, SystemClock};
 use crate::slots::{Profile, Turn, choose};
 use crate::store::{Group, Status, feed, groups};
@@ -159,6 +160,7 @@ impl Engine {
             known: Position(0),
             wait_ms: 0,
             size: AnswerSize::Slot,
+            piece: 0,
         };
         self.read_once(&request, &[]).await.map(drop)
     }
@@ -177,9 +179,17 @@ impl Engine {
             Some((segment, from)) if *segment == group.segment.id => *from,
             _ => Position::LAST,
         };
-        let Some(page) = self.page(&group, from, AnswerSize::Slot).await? else {
+        let segment = group.segment.id;
+        let piece = match self.between_slots.pieces.get(id) {
+            Some(pieces) if pieces.of_entry == (segment, from) => pieces.count,
+            _ => 0,
+        };
+        let Some(mut page) = self.page(&group, from, (AnswerSize::Slot, piece)).await? else {
             return Ok(());
         };
+        if !self.has_whole_entries(id, (segment, piece), &mut page)? {
+            return self.goes_on(id, Some((segment, page.first)));
+        }
         if let Some(before) = self.is_missing_before(&group, from, &page)? {
             return self.goes_on(id, Some((group.segment.id, before)));
         }
@@ -202,6 +212,39 @@ impl Engine {
         }
         self.know_as_read()?;
         self.judge_outbox()
+    }
+
+    /// Puts an entry together that comes in pieces. Says whether all of it is there.
+    fn has_whole_entries(
+        &mut self,
+        id: &GroupId,
+        (segment, asked): (SegmentId, u16),
+        page: &mut ReadJournalResponse,
+    ) -> Result<bool, Error> {
+        let before = self.between_slots.pieces.remove(id);
+        let Some(piece) = page.piece.take() else {
+            return Ok(true);
+        };
+        let of_entry = (segment, page.first);
+        let mut pieces = match before {
+            Some(before) if asked > 0 && before.of_entry == of_entry => before,
+            _ => Pieces {
+                of_entry,
+                count: 0,
+                bytes: Vec::new(),
+            },
+        };
+        if pieces.count != asked || piece.of > MOST_PIECES || !page.entries.is_empty() {
+            return Err(Error::Protocol("a piece of another entry"));
+        }
+        pieces.count = pieces.count.saturating_add(1);
+        pieces.bytes.extend(piece.bytes.as_slice());
+        if pieces.count < piece.of {
+            self.between_slots.pieces.insert(*id, pieces);
+            return Ok(false);
+        }
+        page.entries = vec![read_answer(&pieces.bytes)?];
+        Ok(true)
     }
 
     /// What was read of a group was of use.

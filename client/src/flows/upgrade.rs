@@ -26,6 +26,12 @@ use crate::store::{Event, Group, events, identities, leaf_keys};
 
 const CREATED: u8 = 2;
 
+/// Whether a contact has no KeyPackage for the new group.
+fn cannot_come(error: &Error) -> bool {
+    error.problem() == Some(ProblemType::NoKeyPackages)
+        || matches!(error, Error::Usage(UsageError::LacksPostQuantum(_)))
+}
+
 impl Engine {
     /// Ends a group and makes another one under its name, in another ciphersuite, in which all of
     /// its members are again, in the roles that they had.
@@ -84,9 +90,7 @@ impl Engine {
             let name = contact.name.clone();
             match self.claim(&id, &[contact], suite).await {
                 Ok(_) => members.push(name),
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {
-                    left_behind.push(name);
-                }
+                Err(error) if cannot_come(&error) => left_behind.push(name),
                 Err(error) => return Err(error),
             }
         }
@@ -117,7 +121,8 @@ impl Engine {
         let Some(next) = successor(&self.db, old)?.filter(|next| next.stage >= AGREED) else {
             return Ok(());
         };
-        if next.stage == AGREED && Group::find(&self.db, &next.id)?.is_none() {
+        let is_new = next.stage == AGREED;
+        if is_new && Group::find(&self.db, &next.id)?.is_none() {
             let name = free_name(&self.db, &next.name)?;
             let directory = self.directory().await?;
             let signer = leaf_keys::signer(&self.db, &next.leaf_key)?;
@@ -126,7 +131,14 @@ impl Engine {
             self.create_reserved(next.id, GroupKind::Group, Some(name), next.suite, leaf)
                 .await?;
         }
-        set_stage(&self.db, old, CREATED)?;
+        self.transact(|db, _| {
+            set_stage(db, old, CREATED)?;
+            let name = Group::read(db, &next.id)?.display_name();
+            match is_new {
+                true => events::say_if_not_post_quantum(db, name, next.suite),
+                false => Ok(()),
+            }
+        })?;
         for contact in next.members {
             let added = self.add_contacts(&next.id, &[contact.as_str()]).await;
             match added {
@@ -135,9 +147,7 @@ impl Engine {
                 Err(Error::Usage(UsageError::UnknownContact(_)) | Error::Peer(_)) => {
                     self.leave_behind(&next.id, contact)?;
                 }
-                Err(Error::Refused(refusal)) if refusal.problem == ProblemType::NoKeyPackages => {
-                    self.leave_behind(&next.id, contact)?;
-                }
+                Err(error) if cannot_come(&error) => self.leave_behind(&next.id, contact)?,
                 Err(error) => return Err(error),
             }
         }

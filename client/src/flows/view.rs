@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::error::Error;
 use crate::group_profile::GroupProfile;
 use crate::ids::{GroupRef, UserId};
-use crate::leaf::pseudonym_of;
+use crate::leaf::{self, pseudonym_of};
 use crate::mls::{policy, profile};
 use crate::outcomes;
 use crate::store::{Group, Profile, Status, evidence, identities, load_mls};
@@ -24,6 +24,10 @@ pub struct GroupSummary {
     pub members: usize,
     /// Its epoch, as far as this client has followed.
     pub epoch: u64,
+    /// Its MLS ciphersuite; 0 if the group has no state here any more.
+    pub ciphersuite: u16,
+    /// Whether what is recorded of it now stays closed to a quantum computer.
+    pub post_quantum: bool,
     /// Whether this client is still a member that can follow.
     pub active: bool,
     /// Why it does not follow any more, if it was not removed.
@@ -87,6 +91,10 @@ pub(crate) fn summary(db: &Connection, group: Group) -> Result<GroupSummary, Err
         id: group.id.into(),
         members: mls.as_ref().map_or(0, |mls| mls.members().count()),
         epoch: mls.as_ref().map_or(0, |mls| mls.epoch().as_u64()),
+        ciphersuite: mls.as_ref().map_or(0, |mls| mls.ciphersuite().into()),
+        post_quantum: mls
+            .as_ref()
+            .is_some_and(|mls| leaf::is_post_quantum(mls.ciphersuite())),
         active: group.status == Status::Active,
         stopped: evidence::stopped(db, &group.id)?,
         name: group.name.unwrap_or_default(),

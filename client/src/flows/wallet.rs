@@ -318,7 +318,7 @@ pub(crate) mod tests {
         Directory {
             domain: "d".into(),
             wire_versions: vec![1],
-            ciphersuites: vec![1],
+            ciphersuites: vec![0x4f],
             external_sender_key: String::new(),
             external_sender_key_p256: String::new(),
             former_external_sender_keys: Vec::new(),

@@ -7,7 +7,7 @@
 use mls_rules::context::senders_in;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::{
-    Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
+    Ciphersuite, Credential, MlsMessageBodyIn, MlsMessageIn, OpenMlsProvider as _, RatchetTreeIn,
     SignaturePublicKey, Verifiable as _,
 };
 use protocol::Wire as _;
@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 
 use crate::error::{Error, PeerError};
+use crate::leaf;
 use crate::mls::policy::service_senders;
 use crate::store::contacts::name_of_key;
 use crate::store::known::{self, Known};
@@ -26,7 +27,7 @@ use crate::store::mls::group_id;
 use crate::store::provider::Provider;
 use crate::store::shown::Newcomer;
 use crate::store::wrappers::Wrappers;
-use crate::store::{Identity, Profile, identities};
+use crate::store::{Identity, Profile, identities, load_mls};
 
 const MALFORMED: Error = Error::Protocol("the information for an external commit is malformed");
 
@@ -131,6 +132,7 @@ pub(crate) enum Sight {
     /// By a code that was made in this epoch; perhaps into a group that this client was in before.
     Code {
         epoch: u64,
+        suite: Ciphersuite,
         /// Its maker, if there was nobody else then ([`person_digests`]); else empty.
         alone: Vec<u8>,
         known: Option<Known>,
@@ -139,6 +141,7 @@ pub(crate) enum Sight {
     /// these members ([`person_digests`]).
     Device {
         epoch: u64,
+        suite: Ciphersuite,
         leaf: u32,
         members: Vec<u8>,
         /// Join codes that were made before this epoch have ended, as that device knows.
@@ -157,6 +160,17 @@ impl Sight {
             Self::Back { .. } | Self::Asked { .. } => epoch,
             Self::Code { epoch, .. } => *epoch,
             Self::Device { codes_since, .. } => *codes_since,
+        }
+    }
+
+    /// The ciphersuite that the group has, if that is known. A group of this id in another one
+    /// would be a weaker one that nobody has agreed to.
+    fn suite(&self, db: &Connection, id: &GroupId, kind: GroupKind) -> Option<Ciphersuite> {
+        match self {
+            _ if kind != GroupKind::Group => Some(leaf::CIPHERSUITE),
+            Self::Code { suite, .. } | Self::Device { suite, .. } => Some(*suite),
+            Self::Back { .. } => load_mls(db, id).ok().map(|group| group.ciphersuite()),
+            Self::Asked { .. } => None,
         }
     }
 
@@ -279,6 +293,10 @@ pub(crate) fn authenticate(
         return Err(MALFORMED);
     }
     known::check_epoch(message.epoch)?;
+    let suite = sight.suite(db, id, kind);
+    if suite.is_some_and(|suite| suite != group_info.ciphersuite()) {
+        return Err(not("it has another ciphersuite than it should have"));
+    }
     let leaves = leaves(info.ratchet_tree.as_slice(), wrappers, info)?;
     let signer = leaves
         .iter()
@@ -494,6 +512,7 @@ mod tests {
         let by_device = |keys: &[u8]| {
             let sight = Sight::Device {
                 epoch: 1,
+                suite: leaf::CIPHERSUITE,
                 leaf: 0,
                 members: keys.iter().flat_map(|key| digest(*key)).collect(),
                 codes_since: 0,
@@ -507,6 +526,7 @@ mod tests {
         let by_code = |alone| {
             let sight = Sight::Code {
                 epoch: 1,
+                suite: leaf::CIPHERSUITE,
                 alone,
                 known: None,
             };

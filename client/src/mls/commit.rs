@@ -31,11 +31,12 @@ use crate::leaf;
 use crate::mls::beginning::Beginning;
 use crate::mls::changes::{self, Beside, Committer, places};
 use crate::mls::entry::{CommitEntry, Next};
+use crate::mls::new_leaf::NewLeaf;
 use crate::mls::parts::{GoodCodes, code_rows, extras, own_identity, partial, policy_extension};
 use crate::mls::plan::Plan;
 use crate::mls::profile::name_for_others;
 use crate::mls::proposals::{self, is_covered};
-use crate::mls::rows::RecoveryKeyPair;
+use crate::mls::rows;
 use crate::mls::{policy, welcomes};
 use crate::store::own_commits::remember_made;
 use crate::store::provider::Provider;
@@ -183,7 +184,7 @@ pub(crate) fn stage(
         }
         Plan::Remove(leaves) | Plan::RemoveClients(leaves) => builder.propose_removals(leaves),
         Plan::Update(leaf) => {
-            let parameters = leaf.parameters();
+            let parameters = NewLeaf::parameters(profile, suite);
             new_leaf = Some(leaf);
             updates = true;
             builder.leaf_node_parameters(parameters)
@@ -263,10 +264,10 @@ pub(crate) fn stage(
             push::handle_for(db, id, staging.now_ms)?,
         )?),
         (None, Some(seed)) => {
-            let pair = RecoveryKeyPair::of(suite, seed)?;
+            let pair = rows::key_pair(suite, seed)?;
             Some(LeafExtras {
                 wrapped_link_key: opaque(wrap_link_key(wrapper, &own_link)?),
-                recovery_key: sign_recovery_key(&signer.0, id, &pair.public),
+                recovery_key: sign_recovery_key(&signer.0, id, pair.public()),
                 push_handle: opaque(push::handle_for(db, id, staging.now_ms)?),
             })
         }

@@ -59,7 +59,7 @@ pub(crate) fn build(
         .sender_ratchet_configuration(settings::sender_ratchet())
         .with_group_context_extensions(context_extensions(directory, draft.suite, policy.as_ref())?)
         // Capabilities first: the builder holds the extensions against them at once.
-        .with_capabilities(leaf::capabilities())
+        .with_capabilities(leaf::capabilities(draft.suite, profile.takes_post_quantum))
         .lifetime(leaf::lifetime(draft.now_ms))
         .build(&provider, &leaf.signer, leaf.credential.clone())
         .map_err(mls)?;

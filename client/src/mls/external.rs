@@ -117,6 +117,7 @@ pub(crate) fn build(
     .encode();
     leaf.store_key(db)?;
     discard_mls(db, id)?;
+    let suite = authenticated.group_info.ciphersuite();
     // A leaf with the same signature key is removed by the same commit.
     let (mls_group, bundle) = MlsGroup::external_commit_builder()
         .with_ratchet_tree(authenticated.tree)
@@ -125,7 +126,7 @@ pub(crate) fn build(
         .skip_lifetime_validation()
         .build_group(&provider, authenticated.group_info, leaf.credential.clone())
         .map_err(|_| PeerError::Unauthenticated("its tree is not what was signed"))?
-        .leaf_node_parameters(leaf.parameters())
+        .leaf_node_parameters(NewLeaf::parameters(profile, suite))
         .load_psks(provider.storage())
         .map_err(mls)?
         .create_group_info(true)
@@ -133,7 +134,6 @@ pub(crate) fn build(
         .map_err(mls)?
         .finalize(&provider)
         .map_err(mls)?;
-    let suite = mls_group.ciphersuite();
     let recovery = restored::next_recovery_seed(db, id)?;
     let group = Group {
         id: *id,
@@ -373,6 +373,11 @@ pub(crate) fn is_in(
     groups::set_update_due(db, id, rejoined)?;
     Pending::delete(db, id)?;
     Group::set_status(db, id, Status::Active)?;
+    if let JoinPermit::JoinCode(_) = body.permit
+        && group.kind == GroupKind::Group
+    {
+        events::say_if_not_post_quantum(db, group.display_name(), mls_group.ciphersuite())?;
+    }
     let before = known::of(db, id)?;
     known::remember(db, id, &mls_group)?;
     evidence::set_stopped(db, id, None)?;

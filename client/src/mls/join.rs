@@ -234,6 +234,7 @@ pub(crate) fn join(
     if has_expired && others_are_there(db, profile, &group, &mls_group, by)? {
         heard::wait_for_somebody(db, id, Some(by))?;
     }
+    events::say_if_not_post_quantum(db, name.clone(), mls_group.ciphersuite())?;
     events::store(
         db,
         &Event::Joined {

@@ -113,9 +113,10 @@ impl NewLeaf {
         Ok(wrap_link_key(wrapper, &self.link_key)?)
     }
 
-    pub(crate) fn parameters(&self) -> LeafNodeParameters {
+    /// Of a leaf in a group with this ciphersuite.
+    pub(crate) fn parameters(profile: &Profile, suite: Ciphersuite) -> LeafNodeParameters {
         LeafNodeParameters::builder()
-            .with_capabilities(capabilities())
+            .with_capabilities(capabilities(suite, profile.takes_post_quantum))
             .build()
     }
 

@@ -28,7 +28,7 @@ use crate::encoding::decode_base64url;
 use crate::error::{Error, LocalError, mls};
 use crate::leaf::{self, pseudonym_of};
 use crate::mls::new_leaf::NewLeaf;
-use crate::mls::rows::{self, RecoveryKeyPair};
+use crate::mls::rows;
 use crate::store::{Identity, Profile};
 
 /// The parts of a GroupInfo that the service cannot make itself.
@@ -59,10 +59,10 @@ pub(crate) fn extras(
     recovery: &Secret<32>,
     push_handle: Handle,
 ) -> Result<LeafExtras, Error> {
-    let pair = RecoveryKeyPair::of(suite, recovery)?;
+    let pair = rows::key_pair(suite, recovery)?;
     Ok(LeafExtras {
         wrapped_link_key: opaque(leaf.wrapped_link_key(wrapper)?),
-        recovery_key: sign_recovery_key(&leaf.signer.0, id, &pair.public),
+        recovery_key: sign_recovery_key(&leaf.signer.0, id, pair.public()),
         push_handle: opaque(push_handle),
     })
 }

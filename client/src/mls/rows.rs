@@ -6,21 +6,20 @@
 //! step that its sealer knows, the wrapper key and the segment. It is one size for everybody, and
 //! nobody keeps the rotation secret to write it.
 
+use crypto::hpke::{self, HpkeKeyPair, Kem};
 use crypto::journal::{RECOVERY_INFO, recovery_aad};
 use crypto::keys::IdentityLinkWrapperKey;
 use crypto::schedule::{StateKey, recovery_row_id};
 use crypto::secret::Secret;
-use openmls::prelude::{Ciphersuite, OpenMlsCrypto as _};
-use openmls_rust_crypto::RustCrypto;
-use openmls_traits::types::HpkeCiphertext;
+use openmls::prelude::Ciphersuite;
 use protocol::Wire as _;
 use protocol::codec::{WireSecret, opaque};
 use protocol::ids::{GroupId, RotationEpoch, SegmentId, Step};
 use protocol::join::{RecoveryRow, RecoveryRowResponse};
-use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, PeerError};
+use crate::error::{Error, PeerError, UsageError};
 use crate::store::Segment;
 
 /// What is sealed, always of this size.
@@ -33,28 +32,18 @@ struct Content {
     segment: SegmentId,
 }
 
-#[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Sealed {
-    kem_output: VLBytes,
-    ciphertext: VLBytes,
+/// A row is sealed by the KEM of the group's ciphersuite: what it leads to is sealed by no other.
+fn kem(suite: Ciphersuite) -> Result<Kem, Error> {
+    let number = u16::from(suite);
+    Kem::of_ciphersuite(number).ok_or_else(|| UsageError::UnknownCiphersuite(number).into())
 }
 
-/// A key pair that rows are sealed to, of the KEM of a group's ciphersuite.
-pub(crate) struct RecoveryKeyPair {
-    private: Zeroizing<Vec<u8>>,
-    pub(crate) public: Vec<u8>,
-}
-
-impl RecoveryKeyPair {
-    pub(crate) fn of(suite: Ciphersuite, seed: &Secret<32>) -> Result<Self, Error> {
-        let pair = RustCrypto::default()
-            .derive_hpke_keypair(suite.hpke_config(), seed.expose())
-            .map_err(|_| crypto::CryptoError::Backend)?;
-        Ok(Self {
-            private: Zeroizing::new(pair.private.to_vec()),
-            public: pair.public,
-        })
-    }
+/// The key pair of a leaf or code that rows are sealed to.
+///
+/// # Errors
+/// [`UsageError::UnknownCiphersuite`].
+pub(crate) fn key_pair(suite: Ciphersuite, seed: &Secret<32>) -> Result<HpkeKeyPair, Error> {
+    Ok(HpkeKeyPair::derive(kem(suite)?, seed)?)
 }
 
 /// Seals the way into a segment.
@@ -73,22 +62,17 @@ pub(crate) fn seal(
         wrapper_key: segment.wrapper_key.to_wire(),
         segment: segment.id,
     };
-    let sealed = RustCrypto::default()
-        .hpke_seal(
-            suite.hpke_config(),
-            public_key,
-            RECOVERY_INFO.as_bytes(),
-            &recovery_aad(group, segment.rotation),
-            &Zeroizing::new(content.encode()),
-        )
-        .map_err(|_| PeerError::Unusable)?;
-    let sealed = Sealed {
-        kem_output: opaque(sealed.kem_output.as_slice()),
-        ciphertext: opaque(sealed.ciphertext.as_slice()),
-    };
+    let sealed = hpke::seal_with(
+        kem(suite)?,
+        public_key,
+        RECOVERY_INFO,
+        &recovery_aad(group, segment.rotation),
+        &Zeroizing::new(content.encode()),
+    )
+    .map_err(|_| PeerError::Unusable)?;
     Ok(RecoveryRow {
         id: recovery_row_id(group, public_key),
-        sealed: opaque(sealed.encode()),
+        sealed: opaque(sealed),
     })
 }
 
@@ -97,27 +81,14 @@ pub(crate) fn seal(
 /// # Errors
 /// [`PeerError::JoinRecord`].
 pub(crate) fn open(
-    suite: Ciphersuite,
     group: &GroupId,
     row: &RecoveryRowResponse,
-    pair: &RecoveryKeyPair,
+    pair: &HpkeKeyPair,
 ) -> Result<Segment, Error> {
     let fault = || Error::from(PeerError::JoinRecord);
-    let sealed = Sealed::decode(row.sealed.as_slice()).map_err(|_| fault())?;
-    let sealed = HpkeCiphertext {
-        kem_output: sealed.kem_output.as_slice().to_vec().into(),
-        ciphertext: sealed.ciphertext.as_slice().to_vec().into(),
-    };
-    let opened = RustCrypto::default()
-        .hpke_open(
-            suite.hpke_config(),
-            &sealed,
-            &pair.private,
-            RECOVERY_INFO.as_bytes(),
-            &recovery_aad(group, row.rotation_epoch),
-        )
-        .map(Zeroizing::new)
-        .map_err(|_| fault())?;
+    let aad = recovery_aad(group, row.rotation_epoch);
+    let opened =
+        hpke::open(pair, RECOVERY_INFO, &aad, row.sealed.as_slice()).map_err(|_| fault())?;
     let content = Content::decode(&opened).map_err(|_| fault())?;
     let state_key = StateKey::from(&content.state_key);
     Ok(Segment::heard_of(
@@ -140,21 +111,21 @@ mod tests {
         let group = GroupId([7; 16]);
         let segment = segment(&group).next_step();
         for suite in CIPHERSUITES.iter().copied() {
-            let pair = RecoveryKeyPair::of(suite, &Secret::new([3; 32])).unwrap();
-            let row = seal(suite, &group, &segment, &pair.public).unwrap();
-            assert_eq!(row.id, recovery_row_id(&group, &pair.public));
+            let pair = key_pair(suite, &Secret::new([3; 32])).unwrap();
+            let row = seal(suite, &group, &segment, pair.public()).unwrap();
+            assert_eq!(row.id, recovery_row_id(&group, pair.public()));
             let shown = |rotation| RecoveryRowResponse {
                 rotation_epoch: rotation,
                 sealed: row.sealed.clone(),
             };
-            let read = open(suite, &group, &shown(segment.rotation), &pair).unwrap();
+            let read = open(&group, &shown(segment.rotation), &pair).unwrap();
             assert_eq!((read.id, read.step), (segment.id, segment.step));
             assert_eq!(read.state_key, segment.state_key);
             assert_eq!(read.wrapper_key, segment.wrapper_key);
-            assert!(open(suite, &group, &shown(RotationEpoch(9)), &pair).is_err());
-            assert!(open(suite, &GroupId([8; 16]), &shown(segment.rotation), &pair).is_err());
-            let other = RecoveryKeyPair::of(suite, &Secret::new([4; 32])).unwrap();
-            assert!(open(suite, &group, &shown(segment.rotation), &other).is_err());
+            assert!(open(&group, &shown(RotationEpoch(9)), &pair).is_err());
+            assert!(open(&GroupId([8; 16]), &shown(segment.rotation), &pair).is_err());
+            let other = key_pair(suite, &Secret::new([4; 32])).unwrap();
+            assert!(open(&group, &shown(segment.rotation), &other).is_err());
         }
     }
 }

@@ -255,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_takes_no_groups_with_x_wing_is_no_service() {
+        let mut shown = honest();
+        shown.ciphersuites = vec![1, 2, 3];
+        for views in [vec![shown.clone()], vec![honest(), shown.clone()]] {
+            let agreed = agree(&views, &endpoints_of_tests());
+            assert!(matches!(agreed, Err(Error::Protocol(_))), "{agreed:?}");
+        }
+        shown.ciphersuites.push(CIPHERSUITE.into());
+        assert!(agree(&[shown], &endpoints_of_tests()).is_ok());
+    }
+
+    #[test]
     fn every_member_that_one_view_shows_otherwise_is_named_and_nothing_of_it_is_taken() {
         type Change = (&'static str, fn(&mut Directory));
         let changes: [Change; 12] = [

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use openmls::prelude::Ciphersuite;
 use protocol::directory::StoreState;
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, LocalError};
 use crate::group_profile::GroupProfile;
 use crate::ids::{GroupId, MessageId, UserId};
+use crate::leaf;
 use crate::message::MessageDetails;
 use crate::outcomes::{RemovalReason, StopReason};
 use crate::store::database::change;
@@ -161,6 +163,12 @@ pub enum Event {
         group: String,
         /// The contact who vouches for the invitation.
         by: String,
+    },
+    /// A group that this client has come into, or that it has put in the place of another one, is
+    /// not post-quantum: who records it now reads it with a quantum computer. Any other group is.
+    NotPostQuantum {
+        /// Name of the group.
+        group: String,
     },
     /// This user was removed from a group.
     Removed {
@@ -456,6 +464,18 @@ impl Event {
     }
 }
 
+/// The user is told of a group of this name that is not post-quantum, in the caller's transaction.
+pub(crate) fn say_if_not_post_quantum(
+    db: &Connection,
+    group: String,
+    suite: Ciphersuite,
+) -> Result<(), Error> {
+    match leaf::is_post_quantum(suite) {
+        true => Ok(()),
+        false => store(db, &Event::NotPostQuantum { group }),
+    }
+}
+
 /// Keeps an event, in the transaction of what caused it.
 pub(crate) fn store(db: &Connection, event: &Event) -> Result<(), Error> {
     store_about(db, event, None)
@@ -618,6 +638,7 @@ mod tests {
             | Event::MessageSent { .. }
             | Event::MessageFailed { .. }
             | Event::Joined { .. }
+            | Event::NotPostQuantum { .. }
             | Event::Removed { .. }
             | Event::MemberAdded { .. }
             | Event::MemberRemoved { .. }
@@ -677,7 +698,7 @@ mod tests {
     #[test]
     fn every_documented_event_is_one_and_shows_all_of_its_members() {
         let documented = documented();
-        assert_eq!(documented.len(), 47);
+        assert_eq!(documented.len(), 48);
         for example in documented {
             let event: Event = serde_json::from_value(example.clone()).unwrap();
             assert!(is_documented(&event));

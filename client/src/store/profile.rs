@@ -22,7 +22,7 @@ pub(crate) struct Profile {
     pub(crate) account_token: zeroize::Zeroizing<String>,
     /// The user's real key: what contacts compare.
     pub(crate) identity: SignatureKeyPair,
-    pub(crate) establishment: HpkeKeyPair,
+    /// Of the key that connection requests are sealed to.
     pub(crate) establishment_seed: Secret<32>,
     pub(crate) connection_key: ConnectionKey,
     pub(crate) handle_owner: SignatureKeyPair,
@@ -38,6 +38,8 @@ pub(crate) struct Profile {
     pub(crate) clock_offset_ms: i64,
     pub(crate) ohttp_key_config: Option<Vec<u8>>,
     pub(crate) views: Views,
+    /// Whether this client takes groups with X-Wing.
+    pub(crate) takes_post_quantum: bool,
 }
 
 impl Profile {
@@ -70,11 +72,17 @@ impl Profile {
         )
     }
 
+    /// What connection requests are opened with. It is derived where it is needed: that takes
+    /// longer than all else that is read here.
+    pub(crate) fn establishment(&self) -> Result<HpkeKeyPair, Error> {
+        Ok(HpkeKeyPair::from_seed(&self.establishment_seed)?)
+    }
+
     /// The row.
     pub(crate) fn read(db: &Connection) -> Result<Self, Error> {
         let row = first(db, "SELECT endpoints, account_token, identity_seed, establishment_seed, connection_key,
                     handle_owner_seed, inbox_owner_seed, inbox_id, handle, clock_offset_ms, ohttp_key_config, device_id,
-                    device_name, device_group, views FROM profile", (), |row| {
+                    device_name, device_group, views, takes_post_quantum FROM profile", (), |row| {
                     let mut keys = Vec::with_capacity(5);
                     for column in 2..7 {
                         keys.push(zeroize::Zeroizing::new(row.get::<_, Vec<u8>>(column)?));
@@ -91,6 +99,7 @@ impl Profile {
                         row.get(12)?,
                         row.get::<_, Option<[u8; 16]>>(13)?.map(GroupId),
                         row.get::<_, Option<String>>(14)?,
+                        row.get(15)?,
                     ))
                 })?
             .ok_or(UsageError::NotInitialised)?;
@@ -106,6 +115,7 @@ impl Profile {
             device_name,
             device_group,
             views,
+            takes_post_quantum,
         ) = row;
         let key = |index: usize| {
             key32(
@@ -116,12 +126,10 @@ impl Profile {
         };
         let signature =
             |index| Ok::<_, Error>(SignatureKeyPair::from_seed(&Secret::new(key(index)?)));
-        let hpke = |index| Ok::<_, Error>(HpkeKeyPair::from_seed(&Secret::new(key(index)?))?);
         Ok(Self {
             endpoints: serde_json::from_str(&endpoints).map_err(|_| LocalError::Damaged)?,
             account_token: zeroize::Zeroizing::new(account_token),
             identity: signature(0)?,
-            establishment: hpke(1)?,
             establishment_seed: Secret::new(key(1)?),
             connection_key: ConnectionKey::new(key(2)?),
             handle_owner: signature(3)?,
@@ -137,6 +145,7 @@ impl Profile {
                 .map(|views| serde_json::from_str(&views).map_err(|_| LocalError::Damaged))
                 .transpose()?
                 .unwrap_or_default(),
+            takes_post_quantum,
         })
     }
 
@@ -231,6 +240,11 @@ pub(crate) fn set_device_name(db: &Connection, name: &str) -> Result<(), Error> 
 
 pub(crate) fn set_device_group(db: &Connection, group: &GroupId) -> Result<(), Error> {
     change(db, "UPDATE profile SET device_group = ?", [group.0])
+}
+
+/// Whether this client takes groups with X-Wing from now on.
+pub(crate) fn set_takes_post_quantum(db: &Connection, takes: bool) -> Result<(), Error> {
+    change(db, "UPDATE profile SET takes_post_quantum = ?", [takes])
 }
 
 /// What operators have shown.

@@ -31,6 +31,7 @@ struct Seen {
     tokens: usize,
     /// Of a read.
     segment: Option<SegmentId>,
+    is_piece: bool,
 }
 
 impl Seen {
@@ -97,6 +98,8 @@ impl Service for Watched {
                 operation,
                 tokens: tokens.len(),
                 segment,
+                is_piece: segment.is_some()
+                    && ReadJournalRequest::decode(request).unwrap().piece > 0,
             });
             answer
         })
@@ -134,7 +137,7 @@ async fn scene(seed: u64, options: Options) -> (Homes, [Client; 2], Client, Arc<
     };
     let options = Options {
         clock: homes.options().clock,
-        ciphersuites: vec![1],
+        ciphersuites: vec![0x4f],
         ..options
     };
     let carol = Client::open(&homes.path("carol"), options).await.unwrap();
@@ -206,6 +209,34 @@ async fn a_client_that_is_written_to_shows_the_requests_of_one_that_is_not() {
     assert!(idle.len() > 30 && busy.len() > 30);
     let distance = distance(&idle, &busy);
     assert!(distance < 1.95, "{distance}");
+}
+
+/// With X-Wing a commit with a path does not fit into an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_read_in_slots_of_the_size_of_all_others() {
+    let options = Options {
+        profile: Profile::Batched,
+        // One in 150 ms.
+        slots_faster: 400,
+        ..Options::default()
+    };
+    let (_homes, [alice, bob], carol, watched) = scene(2, options).await;
+    let mut events = carol.event_stream();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    watched.take();
+    bob.update_own_leaf("team").await.unwrap();
+    alice.sync(0).await.unwrap();
+    alice.send_message("team", "hello").await.unwrap();
+    assert_eq!(message(&mut events).await, "hello");
+    let seen = watched.take();
+    let [one, other] = [&carol, &bob].map(|client| client.group("team").unwrap().epoch);
+    assert_eq!(one, other);
+    assert!(seen.iter().any(|it| it.is_piece));
+    let reads = seen.iter();
+    let reads = reads.filter(|it| it.operation == Operation::ReadJournal);
+    let mut sizes: Vec<_> = reads.map(|it| (it.sent, it.answered)).collect();
+    sizes.dedup();
+    assert_eq!(sizes.len(), 1, "{sizes:?}");
 }
 
 /// Ticks of the feed as time passes, until it is dropped.

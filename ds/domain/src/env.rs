@@ -142,7 +142,7 @@ impl Default for Limits {
         Self {
             message_bytes: 256 * 1024,
             proposal_bytes: 16 * 1024,
-            commit_bytes: 512 * 1024,
+            commit_bytes: 896 * 1024,
             group_info_bytes: 16 * 1024,
             welcome_bytes: 1024 * 1024,
             tree_bytes: 3 * 1024 * 1024,
@@ -154,7 +154,7 @@ impl Default for Limits {
             group_handshake_bytes_a_day: 256 * 1024 * 1024,
             group_handshakes_a_day: 4_096,
             handle_record_bytes: 2_048,
-            key_package_set_bytes: 32 * 1024,
+            key_package_set_bytes: 128 * 1024,
         }
     }
 }

@@ -8,7 +8,8 @@
 //! (`oblivious`).
 //!
 //! `make bench`; figures are in `docs/performance.md`. Arguments name parts: `messages`, `reads`,
-//! `added`, `grown`.
+//! `added`, `grown`. `SUITE` is the MLS ciphersuite (1, X25519, if nothing is said; 79 has X-Wing),
+//! `LARGE` the members of the groups of the last two, `LARGEST` of the others' large one.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,8 +52,6 @@ use service::shutdown::Shutdown;
 type Issuer = KeyPair<Sha384, PSS, Deterministic>;
 
 const TEXT: [u8; 300] = [7; 300];
-const LARGEST: usize = 5_000;
-const LARGE: usize = 1_000;
 /// Requests that are measured together: the clocks are looked at before and after them.
 const TOGETHER: usize = 25;
 const ROUNDS: usize = 60;
@@ -60,6 +59,18 @@ const ROUNDS: usize = 60;
 const WAITING: usize = 16;
 const COMMITS: usize = 40;
 const REMOVALS: usize = 15;
+
+fn number_of(name: &str, otherwise: usize) -> usize {
+    std::env::var(name).map_or(otherwise, |number| number.parse().unwrap())
+}
+
+fn suite() -> u16 {
+    u16::try_from(number_of("SUITE", 1)).unwrap()
+}
+
+fn largest() -> usize {
+    number_of("LARGEST", 5_000)
+}
 
 /// Time on a processor: of this thread, and of all others of this process.
 #[derive(Clone, Copy)]
@@ -306,6 +317,7 @@ fn read_to_end(segment: SegmentId, next: Position, wait_ms: u32) -> Vec<u8> {
         known: next,
         wait_ms,
         size: AnswerSize::Segment,
+        piece: 0,
     }
     .encode()
 }
@@ -331,11 +343,11 @@ impl Journal {
     }
 }
 
-/// Groups of 2 and of [`LARGEST`], in one service.
+/// Groups of 2 and of [`largest`], in one service.
 fn prepared(service: &Service) -> [Journal; 2] {
-    let groups = [2, LARGEST].map(|users| Journal {
+    let groups = [2, largest()].map(|users| Journal {
         // The sender's page of the roster is as full as it gets.
-        group: LargeGroup::added(users as u64, users, 64),
+        group: LargeGroup::added(suite(), users as u64, users, 64),
         next: Position(0),
     });
     for journal in &groups {
@@ -372,12 +384,12 @@ fn messages(service: &Service, groups: &mut [Journal; 2]) {
     let ratio = ratios(&cpu[1], &cpu[0]);
     let [small, large] = cpu;
     row("CPU us, group of 2", small);
-    row(&format!("CPU us, group of {LARGEST}"), large);
+    row(&format!("CPU us, group of {}", largest()), large);
     row("ratio", ratio);
     let [small, large] = bytes;
     row("bytes of the store's log, group of 2", small);
     row(
-        &format!("bytes of the store's log, group of {LARGEST}"),
+        &format!("bytes of the store's log, group of {}", largest()),
         large,
     );
 }
@@ -385,7 +397,7 @@ fn messages(service: &Service, groups: &mut [Journal; 2]) {
 fn reads(service: &Service, groups: &mut [Journal; 2]) {
     let mut connections: Vec<Connection> = (0..WAITING).map(|_| service.connect()).collect();
     head("ReadJournal");
-    for (journal, users) in groups.iter_mut().zip([2, LARGEST]) {
+    for (journal, users) in groups.iter_mut().zip([2, largest()]) {
         // Half of what is read together.
         while journal.next.0 % Position::READ_GRANULE != Position::READ_GRANULE / 2 {
             let request = journal.group.message(&TEXT);
@@ -457,7 +469,10 @@ fn polls(service: &Service, journal: &mut Journal, connections: &mut [Connection
     }
     let whole: Vec<f64> = begun.iter().zip(&woken).map(|(a, b)| a + b).collect();
     row(
-        &format!("CPU us, long poll begins ({WAITING} wait, {LARGEST} members)"),
+        &format!(
+            "CPU us, long poll begins ({WAITING} wait, {} members)",
+            largest()
+        ),
         begun,
     );
     row("... is woken and answered", woken);
@@ -663,14 +678,19 @@ fn main() {
             reads(&service, &mut groups);
         }
     }
+    let members = number_of("LARGE", 1_000);
     if is_wanted("added") {
         commits(
             &metrics,
             "added at once",
-            LargeGroup::added(1, LARGE, LARGE),
+            LargeGroup::added(suite(), 1, members, members),
         );
     }
     if is_wanted("grown") {
-        commits(&metrics, "who came one by one", LargeGroup::grown(1, LARGE));
+        commits(
+            &metrics,
+            "who came one by one",
+            LargeGroup::grown(suite(), 1, members),
+        );
     }
 }

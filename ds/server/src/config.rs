@@ -504,7 +504,7 @@ mod tests {
     fn a_limit_that_no_gateway_could_pass_is_refused() {
         for (key, default, largest) in [
             ("max_message_bytes", 262_144, LARGEST_ENTRY),
-            ("max_commit_bytes", 524_288, LARGEST_ENTRY),
+            ("max_commit_bytes", 917_504, LARGEST_ENTRY),
             ("max_tree_bytes", 3_145_728, LARGEST_TREE),
         ] {
             assert!(with(key, default, largest).is_ok());

@@ -159,8 +159,9 @@ wire_types! {
         ExternalCommitInfoResponse { epoch, group_info, ratchet_tree, leaves, wrapper_chain, codes }
         EntryContent { accepted_ms, event }
         CommitEvent { commit, link_keys, former_wrapper_key }
-        ReadJournalRequest { version, segment, from, known, wait_ms, size }
-        ReadJournalResponse { head, step, closed, first, entries, padding }
+        ReadJournalRequest { version, segment, from, known, wait_ms, size, piece }
+        ReadJournalResponse { head, step, closed, first, entries, piece, padding }
+        Piece { of, bytes }
         FollowJournalRequest { version, segment, from, pace }
         FollowBegun { version, frame_len, beat_ms, lasts_ms }
         FollowedStretch { head, step, closed, first, entries }

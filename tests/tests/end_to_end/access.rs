@@ -85,6 +85,7 @@ fn reading(segment: SegmentId) -> Vec<u8> {
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Segment,
+        piece: 0,
     };
     request.encode()
 }
@@ -399,7 +400,7 @@ async fn nobody_is_added_before_they_accepted() {
     // A client that does not play by the rules needs his KeyPackages, and for them his token.
     let claim = ClaimKeyPackagesRequest {
         pool: PoolToken::new(crypto::random().unwrap()).pool(),
-        ciphersuite: 1,
+        ciphersuite: 0x4f,
         sets: 1,
     };
     let request = signed_by_anybody(Operation::ClaimKeyPackages, &claim.encode());

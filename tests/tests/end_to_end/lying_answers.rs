@@ -52,7 +52,7 @@ fn options() -> Options {
             call: Duration::from_secs(1),
             ..patient().patience
         },
-        ciphersuites: vec![1],
+        ciphersuites: vec![0x4f],
         ..patient()
     }
 }

@@ -285,7 +285,7 @@ async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
     for _ in 0..count {
         let body = ClaimKeyPackagesRequest {
             pool,
-            ciphersuite: 1,
+            ciphersuite: 0x4f,
             sets: 1,
         }
         .encode();
@@ -305,7 +305,7 @@ async fn claim_by_hand(scene: &mut Scene, by: usize, count: u32) {
 #[tokio::test]
 async fn whoever_takes_key_packages_and_adds_nobody_is_noticed_and_the_pool_filled_up() {
     let mut scene = scene(&["alice", "bob"]).await;
-    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
+    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 0x4f).map(|it| it.1);
     let full = of_first(scene.client(1).count_key_packages().await.unwrap()).unwrap();
     claim_by_hand(&mut scene, 0, full - 1).await;
     // As if the hour had passed after which the service is asked again.
@@ -330,7 +330,7 @@ async fn an_add_that_fails_again_and_again_takes_one_key_package() {
     let carol = device(&stack, 2, "carol").await;
     befriend(&alice, &bob).await;
     befriend(&alice, &carol).await;
-    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 1).map(|it| it.1);
+    let of_first = |counts: Vec<(u16, u32)>| counts.iter().find(|it| it.0 == 0x4f).map(|it| it.1);
     alice.create_group("full").await.unwrap();
     alice.add_to_group("full", &["bob"]).await.unwrap();
     let before = of_first(carol.count_key_packages().await.unwrap()).unwrap();

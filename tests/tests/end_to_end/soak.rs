@@ -51,7 +51,7 @@ impl Run {
 
 fn options() -> Options {
     Options {
-        ciphersuites: vec![1],
+        ciphersuites: vec![0x4f],
         ..patient()
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn receive_request(
     if link::keep_package(db, sealed)? {
         return Ok(());
     }
-    let request = open_connection_request(&profile.establishment, sealed)
+    let request = open_connection_request(&profile.establishment()?, sealed)
         .map_err(|_| PeerError::ConnectionGroup)?;
     let key = request
         .requester_client_credential

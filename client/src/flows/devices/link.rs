@@ -1,10 +1,12 @@
 //! Linking a device.
 //!
 //! The new device registers a handle that nobody can guess, for one request, and shows a code: that
-//! handle, an HPKE key, a secret. The other device sends what makes the new one a device of its
-//! user as a connection request to that handle: for the service it is one like any other. Both ways
-//! the users compare a number: the first shows that the code is the one that the new device showed,
-//! the second that the package is the one that the other device sent.
+//! handle, the hash of an HPKE key, a secret. The other device looks the handle up, as before any
+//! connection request, and holds the key in its record against the hash: the key itself would make
+//! the code twenty times as long. It sends what makes the new one a device of its user as a
+//! connection request to that handle: for the service it is one like any other. Both ways the users
+//! compare a number: the first shows that the code is the one that the new device showed, the
+//! second that the package is the one that the other device sent.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -26,7 +28,7 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
 use crate::engine::Engine;
-use crate::error::{Error, LocalError, UsageError};
+use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::flows::devices::invitations;
 use crate::flows::handles::{expiry, inbox_owner};
 use crate::store::link::{self, Waiting, waiting};
@@ -46,7 +48,8 @@ struct Code {
     version: u8,
     /// The random part of the handle.
     handle: [u8; 16],
-    hpke_key: [u8; 32],
+    /// SHA-256 of the key in the handle's record.
+    key_hash: [u8; 32],
     /// Bound into the package, so that nobody who learned the key alone can send one.
     secret: [u8; 16],
 }
@@ -154,7 +157,7 @@ impl Engine {
         let code = Code {
             version: VERSION,
             handle: crypto::random()?,
-            hpke_key: key.public(),
+            key_hash: Sha256::digest(key.public()).into(),
             secret: crypto::random()?,
         };
         let handle = handle_of(&code);
@@ -163,7 +166,7 @@ impl Engine {
             name: opaque(handle.as_bytes()),
             signature_public_key: opaque(owner.public()),
         };
-        let record = sign_handle_record(handle.as_bytes(), &credential, &owner, &key.public());
+        let record = sign_handle_record(handle.as_bytes(), &credential, &owner, key.public());
         let request = RegisterHandleRequest {
             handle: opaque(handle.as_bytes()),
             record: opaque(record.encode()),
@@ -190,7 +193,8 @@ impl Engine {
     /// the number that the new device must be told.
     ///
     /// # Errors
-    /// [`UsageError::InvalidLinkCode`], [`UsageError::NumbersDiffer`]: nothing was sent then.
+    /// [`UsageError::InvalidLinkCode`], [`UsageError::NumbersDiffer`], [`PeerError::HandleRecord`]
+    /// for another key than the one that the code names: nothing was sent then.
     pub(crate) async fn approve_link(&mut self, code: &str, shown: &str) -> Result<String, Error> {
         let _held = self.hold().await?;
         let credential = self.profile.credential()?;
@@ -199,6 +203,7 @@ impl Engine {
             return Err(UsageError::NumbersDiffer.into());
         }
         self.sync().await?;
+        let key = self.key_of(&code).await?;
         let group = self.ensure_devices_group().await?;
         let now_ms = self.transport.time.now_unix_ms();
         let profile = &self.profile;
@@ -212,8 +217,8 @@ impl Engine {
             devices_group: invitations::way_into(&self.db, &group, now_ms)?,
         };
         let encoded = Zeroizing::new(package.encode());
-        let sealed = hpke::seal_in(REQUEST_SIZE, &code.hpke_key, INFO, &code.secret, &encoded)
-            .map_err(|_| UsageError::InvalidLinkCode)?;
+        let sealed = hpke::seal_in(REQUEST_SIZE, &key, INFO, &code.secret, &encoded)
+            .map_err(|_| PeerError::HandleRecord)?;
         let comparison = number("link package", &[&bytes, &sealed]);
         let sent = self.put_into_inbox(&handle_of(&code), sealed, 0).await;
         match sent {
@@ -222,6 +227,21 @@ impl Engine {
             }
             other => other.map(|()| comparison),
         }
+    }
+
+    /// The key that the new device has registered with its handle.
+    async fn key_of(&mut self, code: &Code) -> Result<Vec<u8>, Error> {
+        let record = match self.look_up(&handle_of(code)).await {
+            Err(error) if error.problem() == Some(ProblemType::UnknownHandle) => {
+                return Err(UsageError::InvalidLinkCode.into());
+            }
+            found => found?.0,
+        };
+        let key = record.connection_establishment_key.as_slice();
+        if Sha256::digest(key).as_slice() != code.key_hash {
+            return Err(PeerError::HandleRecord.into());
+        }
+        Ok(key.to_vec())
     }
 
     async fn ensure_devices_group(&mut self) -> Result<Group, Error> {
@@ -314,7 +334,7 @@ mod tests {
         let code = Code {
             version: VERSION,
             handle: [1; 16],
-            hpke_key: [2; 32],
+            key_hash: [2; 32],
             secret: [3; 16],
         };
         crate::fixtures::check("link code", &code.encode());
@@ -322,8 +342,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_code_is_read_as_it_was_shown(handle: [u8; 16], hpke_key: [u8; 32], secret: [u8; 16]) {
-            let code = Code { version: VERSION, handle, hpke_key, secret };
+        fn a_code_is_read_as_it_was_shown(handle: [u8; 16], key_hash: [u8; 32], secret: [u8; 16]) {
+            let code = Code { version: VERSION, handle, key_hash, secret };
             let text = URL_SAFE_NO_PAD.encode(code.encode());
             prop_assert_eq!(decode(&text).unwrap().0, code);
             prop_assert!(protocol::connections::is_valid_handle(

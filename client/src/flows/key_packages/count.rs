@@ -116,7 +116,7 @@ mod tests {
     fn counted(sets: u32, days: u32) -> CountKeyPackagesResponse {
         CountKeyPackagesResponse {
             counts: vec![KeyPackageCount {
-                ciphersuite: 1,
+                ciphersuite: 79,
                 expiry: protocol::ids::Week(u16::try_from((TODAY + days) / 7).unwrap()),
                 sets,
             }],
@@ -135,7 +135,7 @@ mod tests {
         crate::store::contacts::tests::contact("bob", 7)
             .store(&db)
             .unwrap();
-        db.execute("INSERT INTO key_packages VALUES (?, 1, 20)", [BOB])
+        db.execute("INSERT INTO key_packages VALUES (?, 79, 20)", [BOB])
             .unwrap();
         take_over(&db, &BOB, &counted(500, 60), TODAY).unwrap();
         assert_eq!(left(&db), 20);
@@ -154,7 +154,7 @@ mod tests {
         crate::store::contacts::tests::contact("bob", 7)
             .store(&db)
             .unwrap();
-        db.execute("INSERT INTO key_packages VALUES (?, 1, 20)", [BOB])
+        db.execute("INSERT INTO key_packages VALUES (?, 79, 20)", [BOB])
             .unwrap();
         let mut publications = 0;
         for _ in 0..50 {

@@ -8,10 +8,11 @@ use openmls::prelude::Ciphersuite;
 use protocol::ids::GroupId;
 use protocol::key_packages::{ClaimKeyPackagesRequest, ClaimKeyPackagesResponse};
 use protocol::operation::Operation;
+use protocol::problem::ProblemType;
 use rusqlite::Connection;
 
 use crate::engine::Engine;
-use crate::error::Error;
+use crate::error::{Error, UsageError};
 use crate::leaf;
 use crate::mls::claimed::{self, ClaimedKeyPackage, check};
 use crate::store::acts::{self, Act};
@@ -44,12 +45,43 @@ impl Engine {
         for contact in missing {
             match self.claim_one(contact, suite, now_ms).await {
                 Ok(packages) => key_packages.extend(packages),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    let why = self.why_none(group, contact, suite, error).await;
+                    failed = failed.or(Some(why));
+                }
             }
         }
         match failed {
             Some(error) => Err(error),
             None => Ok(key_packages),
+        }
+    }
+
+    /// Why there is no KeyPackage of a contact for a group with X-Wing. The service may say that
+    /// there is none to have the group made a classical one; a client of the contact says itself,
+    /// in what it has signed, that it takes no X-Wing.
+    async fn why_none(
+        &mut self,
+        group: &GroupId,
+        contact: &ContactKeys,
+        suite: Ciphersuite,
+        error: Error,
+    ) -> Error {
+        if !leaf::is_post_quantum(suite) || error.problem() != Some(ProblemType::NoKeyPackages) {
+            return error;
+        }
+        let (classical, now_ms) = (leaf::CLASSICAL_SUITE, self.transport.time.now_unix_ms());
+        let packages = match claimed::find(&self.db, contact, classical, group, now_ms) {
+            Ok(None) => self.claim_one(contact, classical, now_ms).await,
+            kept => kept.map(Option::unwrap_or_default),
+        };
+        let takes =
+            |package: &ClaimedKeyPackage| leaf::takes_post_quantum(package.key_package.leaf_node());
+        match packages {
+            Ok(packages) if !packages.iter().any(takes) => {
+                UsageError::LacksPostQuantum(contact.name.clone()).into()
+            }
+            _ => error,
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn make_package(
     leaf.store_key(db)?;
     let builder = KeyPackage::builder()
         .key_package_lifetime(leaf::lifetime(now_ms))
-        .leaf_node_capabilities(leaf::capabilities());
+        .leaf_node_capabilities(leaf::capabilities(suite, profile.takes_post_quantum));
     let bundle = builder
         .build(
             suite,
@@ -323,7 +323,7 @@ mod tests {
         let due = |contact: &[u8]| due(&db, contact, &suites).unwrap();
         assert_eq!(due(&bob).len(), 2);
         db.execute(
-            "INSERT INTO key_packages VALUES (?1, 1, 2), (?1, 3, 0)",
+            "INSERT INTO key_packages VALUES (?1, 79, 2), (?1, 3, 0)",
             [bob],
         )
         .unwrap();

@@ -17,6 +17,8 @@ CREATE TABLE profile (
     handle_due_ms INTEGER NOT NULL DEFAULT 0,
     device_id BLOB NOT NULL,
     device_name TEXT NOT NULL,
+    -- Whether this client takes groups with X-Wing: its leaves say so.
+    takes_post_quantum INTEGER NOT NULL DEFAULT 1,
     -- The group of this user's devices, once there is a second one.
     device_group BLOB,
     -- The last day on which sets were published because the service said that they are gone, and how often.

@@ -186,8 +186,8 @@ pub(crate) fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
 
 /// The KeyPackage around a leaf node, in a commit.
 fn key_package_around<'c>(commit: &'c [u8], node: &[u8]) -> Option<(&'c [u8], KeyPackageIn)> {
-    // Version, ciphersuite, and an X25519 key with its length.
-    let at = find(commit, node)?.checked_sub(2 + 2 + 33)?;
+    // Version, ciphersuite, and an X-Wing key with its length.
+    let at = find(commit, node)?.checked_sub(2 + 2 + 2 + 1216)?;
     let bytes = commit.get(at..)?;
     let (package, rest) = KeyPackageIn::tls_deserialize_bytes(bytes).ok()?;
     Some((&bytes[..bytes.len() - rest.len()], package))

@@ -2,6 +2,7 @@
 
 pub(crate) mod attribution;
 pub(crate) mod fields;
+mod later;
 pub(crate) mod links;
 pub(crate) mod matcher;
 pub(crate) mod plants;

@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crypto::journal::head_after;
-use mimimi_client::{Client, Clock as _, Error, Event, StopReason, StoreChange, StoredEvent};
+use mimimi_client::{
+    Client, Clock as _, Error, Event, Options, StopReason, StoreChange, StoredEvent,
+};
 use protocol::Wire as _;
 use protocol::group::{EntryAccepted, JoinAccepted};
 use protocol::ids::{ChainHead, Digest, Position, RotationEpoch, SegmentId};
@@ -151,13 +153,21 @@ async fn who_is_banned_is_known_after_rotations_and_is_not_let_in_by_a_code() {
 #[tokio::test]
 async fn a_group_is_put_in_the_place_of_another_one_in_another_ciphersuite() {
     let homes = Homes::new(12);
-    let (alice, bob) = (homes.user("alice").await, homes.user("bob").await);
+    let both = || Options {
+        ciphersuites: vec![0x4f, 1],
+        ..homes.options()
+    };
+    let alice = homes.client_with("alice", both()).await;
+    let bob = homes.client_with("bob", both()).await;
+    alice.register_handle("alice").await.unwrap();
+    bob.register_handle("bob").await.unwrap();
     befriend(&alice, &bob).await;
     alice.create_group_with("team", 1).await.unwrap();
     alice.add_to_group("team", &["bob"]).await.unwrap();
     settle(&[&alice, &bob]).await;
-    alice.upgrade_group("team", 1).await.unwrap();
+    alice.upgrade_group("team", 0x4f).await.unwrap();
     settle(&[&alice, &bob]).await;
+    assert!(bob.group("team").unwrap().post_quantum);
     alice.send_message("team", "in the new one").await.unwrap();
     settle(&[&alice, &bob]).await;
     assert_eq!(texts(&bob, "team"), ["in the new one"]);

@@ -594,7 +594,7 @@ impl Homes {
     pub(crate) fn options(&self) -> Options {
         Options {
             clock: Arc::new(self.service.clock.clone()),
-            ciphersuites: vec![1],
+            ciphersuites: vec![0x4f],
             service: Some(Arc::clone(&self.service) as Arc<dyn Service>),
             feed_bytes: self.feed_bytes,
             profile: Profile::LowData,

@@ -170,7 +170,7 @@ fn decide(
         bytes: bytes.len(),
         room,
     };
-    let bound = Bound::of_handshakes(&env.settings.limits, group.places());
+    let bound = Bound::of_handshakes(&env.settings.limits, group.join_record_bytes());
     let day = head.head.day_of_next(env.today());
     head.head.load.admit(day, &added, &bound, env.now_ms)?;
     let tree = Tree::open(group, view)?;

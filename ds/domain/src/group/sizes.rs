@@ -44,6 +44,11 @@ const REST_OF_CHANGES: usize = 1_024;
 /// Of a node that changes, beside its key: two hashes, lengths, and its place.
 const NODE: usize = 112;
 
+const fn join_record(ciphersuite: u16, leaves: usize) -> usize {
+    let (public_key, _) = kem(ciphersuite);
+    leaves.saturating_mul(LEAF + 3 * public_key)
+}
+
 impl OpenedGroup {
     /// Bytes of what [`MOST_COMMITS`] commits change of a tree, each of another leaf: one size for
     /// a group, so that it does not tell whether they were one leaf's.
@@ -66,9 +71,12 @@ impl OpenedGroup {
 
     /// About the length of a join record: leaves, and as many parents.
     pub(super) fn join_record_bytes(&self) -> usize {
-        let (public_key, _) = kem(self.short.ciphersuite);
-        let leaf = LEAF.saturating_add(public_key.saturating_mul(3));
-        self.places().saturating_mul(leaf)
+        self.join_record_of(self.places())
+    }
+
+    /// The same with so many leaves.
+    pub(super) fn join_record_of(&self, leaves: usize) -> usize {
+        join_record(self.short.ciphersuite, leaves)
     }
 
     /// Leaf places up to the last one that is filled.
@@ -79,14 +87,43 @@ impl OpenedGroup {
 
 #[cfg(test)]
 mod tests {
+    use crypto::schedule::DataKey;
+    use protocol::ids::Day;
+    use protocol::journal::Class;
+
     use super::*;
+    use crate::journal::load::{Addition, Bound, DayLoad, Room, UserTag};
+
+    #[test]
+    fn one_user_adds_fifteen_others_in_a_day_one_by_one_whatever_the_ciphersuite() {
+        let limits = crate::env::Limits::default();
+        for suite in [0x0001, 0x0002, 0x004e, 0x004f] {
+            for leaves in [2, 100, 400] {
+                let bytes = join_record(suite, leaves);
+                let added = Addition {
+                    class: Class::Handshake,
+                    user: UserTag::of(&DataKey::new([1; 32]), b"alice"),
+                    bytes,
+                    room: Room::Bounded,
+                };
+                let bound = Bound::of_handshakes(&limits, bytes);
+                let mut load = DayLoad::default();
+                let fits = (0..15).all(|_| load.admit(Day(1), &added, &bound, 0).is_ok());
+                assert!(fits, "{suite} {leaves}");
+            }
+        }
+    }
 
     #[test]
     fn a_group_of_most_leaves_has_room_for_any_path() {
         let limits = crate::env::Limits::default();
         let most = |ciphersuite| most_leaves(ciphersuite, limits.commit_bytes);
         assert!(most(0x0001) >= limits.members);
+        // Of each group a joiner can fetch the tree.
+        for suite in [0x004e, 0x004f] {
+            assert!(most(suite) * (LEAF + 3 * 1_216) <= limits.tree_bytes);
+        }
         let suites = [0x0001, 0x0002, 0x004e, 0x004f];
-        assert_eq!(suites.map(most), [5_851, 4_201, 413, 419]);
+        assert_eq!(suites.map(most), [10_532, 7_561, 744, 754]);
     }
 }

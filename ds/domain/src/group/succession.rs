@@ -155,7 +155,8 @@ impl Succession<'_> {
         let kept = join_record.iter().flat_map(|(_, _, pages)| pages);
         let kept = kept.chain(welcomes.iter().map(|(_, _, sealed)| sealed));
         let added = self.addition(&former_user, kept.map(Vec::len).sum());
-        let bound = Bound::of_handshakes(&env.settings.limits, self.leaves());
+        let record_bytes = attempt.group.join_record_of(self.leaves());
+        let bound = Bound::of_handshakes(&env.settings.limits, record_bytes);
         load.admit(day, &added, &bound, env.now_ms)?;
         self.rename_users(&mut load, &former_user, &keys)?;
         let mut begins = begins;

@@ -83,7 +83,8 @@ pub struct ReadBuckets {
 pub const LEAST_WAITING: u32 = 16;
 
 impl ReadBuckets {
-    /// Of a group with this many leaves: the tail holds an ordinary commit and some messages.
+    /// Of a group with this many leaves: the tail holds an ordinary commit with X25519 and some
+    /// messages. One with X-Wing takes the next multiple, or comes in pieces.
     #[must_use]
     pub fn of(leaves: usize) -> Self {
         let path = leaves.max(2).ilog2().saturating_add(1);

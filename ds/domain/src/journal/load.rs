@@ -19,9 +19,10 @@ const SHARE: u64 = 8;
 /// Gries, "Finding repeated elements", 1982): nobody is refused for what others wrote.
 const COUNTED: usize = 32;
 
-/// What every group may write of handshakes in a day, and what it may for each leaf beside that.
+/// What every group may write of handshakes in a day, and so many join records beside that: each
+/// has all leaves, and theirs are longer or shorter by the ciphersuite.
 const HANDSHAKE_BYTES: u64 = 16 * 1024 * 1024;
-const HANDSHAKE_BYTES_A_LEAF: u64 = 64 * 1024;
+const JOIN_RECORDS: u64 = 120;
 
 /// The most that a journal takes of one class in a day.
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +41,12 @@ impl Bound {
         }
     }
 
-    /// The bound of handshakes, with the records that they bring, in a group of this many leaves.
+    /// The bound of handshakes, with the records that they bring, in a group with a join record of
+    /// about this length.
     #[must_use]
-    pub fn of_handshakes(limits: &Limits, leaves: usize) -> Self {
-        let leaves = u64::try_from(leaves).unwrap_or(u64::MAX);
-        let bytes = HANDSHAKE_BYTES.saturating_add(leaves.saturating_mul(HANDSHAKE_BYTES_A_LEAF));
+    pub fn of_handshakes(limits: &Limits, join_record: usize) -> Self {
+        let join_record = u64::try_from(join_record).unwrap_or(u64::MAX);
+        let bytes = HANDSHAKE_BYTES.saturating_add(join_record.saturating_mul(JOIN_RECORDS));
         Self {
             bytes: bytes.min(limits.group_handshake_bytes_a_day),
             entries: limits.group_handshakes_a_day,

@@ -4,12 +4,13 @@ use crypto::journal::End;
 use protocol::follow::{FollowJournalRequest, FollowedStretch};
 use protocol::ids::{ChainHead, Day, Digest, Position, SegmentId, Step};
 use protocol::journal::{
-    AnswerSize, Class, Entry, ReadJournalRequest, ReadJournalResponse, SignedHead,
+    AnswerSize, Class, Entry, MOST_PIECES, Piece, ReadJournalRequest, ReadJournalResponse,
+    SignedHead,
 };
 use protocol::operation::Operation;
 use protocol::padding::{ANSWER_HEAD, ORDINARY_ANSWER};
 use protocol::problem::ProblemType;
-use protocol::{WIRE_VERSION, codec::opaque};
+use protocol::{WIRE_VERSION, Wire as _, codec::opaque};
 
 use super::head::{Head, ReadBuckets, StoredHead};
 use crate::engine::{Range, Row, Table};
@@ -53,7 +54,11 @@ impl UnsignedRead for ReadJournal {
         if request.version != WIRE_VERSION {
             return Err(ProblemType::UnsupportedVersion.into());
         }
-        if request.size == AnswerSize::Slot && request.wait_ms > 0 {
+        let is_slot = request.size == AnswerSize::Slot;
+        let is_piece = request.piece > 0;
+        if is_slot && request.wait_ms > 0
+            || is_piece && (!is_slot || request.from == Position::LAST)
+        {
             return Err(ProblemType::Malformed.into());
         }
         if request.segment == SegmentId::NOBODY {
@@ -76,6 +81,7 @@ impl UnsignedRead for ReadJournal {
             closed: u8::from(head.closed),
             first: head.next,
             entries: Vec::new(),
+            piece: None,
             padding: opaque(Vec::new()),
         };
         let room = room_in(&response, bucket);
@@ -83,6 +89,9 @@ impl UnsignedRead for ReadJournal {
             Position::LAST => last_entries(&stored, room, view)?,
             from => entries(&stored, from, room, view)?,
         };
+        if is_slot {
+            cut(&mut response, request.piece, room)?;
+        }
         pad(&mut response, bucket);
         Ok(response)
     }
@@ -105,6 +114,7 @@ fn nobodys(request: &ReadJournalRequest, generation: u64) -> Result<ReadJournalR
         closed: 0,
         first: Position(0),
         entries: Vec::new(),
+        piece: None,
         padding: opaque(Vec::new()),
     };
     pad(&mut response, ORDINARY_ANSWER.saturating_sub(ANSWER_HEAD));
@@ -230,6 +240,30 @@ fn room_in(response: &ReadJournalResponse, bucket: usize) -> usize {
     let beside = response.tls_serialized_len();
     // The lengths of entries and padding.
     bucket.saturating_sub(beside.saturating_add(2 * LONGER_LENGTH))
+}
+
+/// In the place of an entry that is longer than an answer in a slot, the piece of it that is asked
+/// for: what is read in a slot has one size, whatever it is.
+fn cut(response: &mut ReadJournalResponse, piece: u16, room: usize) -> Result<(), Stop> {
+    let [entry] = response.entries.as_slice() else {
+        return Ok(());
+    };
+    // The number of pieces, and a length.
+    let most = room.saturating_sub(2 + 2).max(1);
+    let len = len_of(entry);
+    if len <= room || len > most.saturating_mul(MOST_PIECES.into()) {
+        return Ok(());
+    }
+    let encoded = entry.encode();
+    let mut pieces = encoded.chunks(most);
+    let of = u16::try_from(pieces.len()).unwrap_or(MOST_PIECES);
+    let bytes = pieces.nth(piece.into()).ok_or(ProblemType::Malformed)?;
+    response.piece = Some(Piece {
+        of,
+        bytes: opaque(bytes),
+    });
+    response.entries.clear();
+    Ok(())
 }
 
 /// Up to the bucket, or the next one for an entry that is larger alone.

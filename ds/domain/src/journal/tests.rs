@@ -1,7 +1,6 @@
 use crypto::journal::{first_head, head_after, open_entry, verify_head};
 use crypto::schedule::{JournalKey, StateKey};
 use proptest::prelude::*;
-use protocol::WIRE_VERSION;
 use protocol::codec::opaque;
 use protocol::group::GroupKind;
 use protocol::ids::{Day, GroupId, Position, RotationEpoch, SegmentId, Step};
@@ -10,6 +9,7 @@ use protocol::journal::{
 };
 use protocol::padding::{ANSWER_HEAD, ORDINARY_ANSWER};
 use protocol::problem::ProblemType;
+use protocol::{WIRE_VERSION, Wire as _};
 use tls_codec::Size as _;
 
 use super::head::StoredHead;
@@ -98,6 +98,7 @@ fn read_from(service: &mut Service, from: u64) -> Result<ReadJournalResponse, St
         known: Position(from),
         wait_ms: 0,
         size: AnswerSize::Segment,
+        piece: 0,
     };
     read::<ReadJournal>(&request, engine, &mut env)
 }
@@ -237,6 +238,7 @@ fn read_ordinary(service: &mut Service, from: Position) -> ReadJournalResponse {
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Ordinary,
+        piece: 0,
     };
     read::<ReadJournal>(&request, engine, &mut env).unwrap()
 }
@@ -340,6 +342,7 @@ fn nobodys_journal_is_answered_as_any_that_is_read_in_a_slot_and_asked_for_in_no
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Slot,
+        piece: 0,
     };
     let (mut env, engine) = service.env();
     let some = read::<ReadJournal>(&slot(segment()), engine, &mut env).unwrap();
@@ -371,6 +374,68 @@ fn nobodys_journal_is_answered_as_any_that_is_read_in_a_slot_and_asked_for_in_no
         };
         assert!(answer.is_err_and(|stop| is_malformed(&stop)), "{other:?}");
     }
+}
+
+/// A read in a slot.
+fn in_slot(
+    service: &mut Service,
+    from: u64,
+    piece: u16,
+) -> Result<ReadJournalResponse, ProblemType> {
+    let (mut env, engine) = service.env();
+    let request = ReadJournalRequest {
+        version: WIRE_VERSION,
+        segment: segment(),
+        from: Position(from),
+        known: Position(from),
+        wait_ms: 0,
+        size: AnswerSize::Slot,
+        piece,
+    };
+    let answer = read::<ReadJournal>(&request, engine, &mut env);
+    answer.map_err(|stop| match stop {
+        Stop::Refused(refusal) => refusal.problem(),
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn an_entry_that_is_longer_than_a_slot_comes_in_pieces_of_one_size() {
+    let mut service = Service::new(8);
+    begin(&mut service, 30);
+    let long = [6_000, 12_000, 60_000];
+    for (content, len) in (1..).zip(long) {
+        append(&mut service, [message(content, len), message(content, 10)]);
+    }
+    let one_size = in_slot(&mut service, 1, 0).unwrap().tls_serialized_len();
+    let mut counts = Vec::new();
+    for at in [0, 2, 4] {
+        let (mut bytes, mut of) = (Vec::new(), 1);
+        let mut piece = 0;
+        while piece < of {
+            let answer = in_slot(&mut service, at, piece).unwrap();
+            assert_eq!(answer.tls_serialized_len(), one_size);
+            assert_eq!((answer.first, answer.entries.len()), (Position(at), 0));
+            let found = answer.piece.unwrap();
+            of = found.of;
+            bytes.extend(found.bytes.as_slice());
+            piece += 1;
+        }
+        let entry = Entry::decode(&bytes).unwrap();
+        assert_eq!(entry, read_from(&mut service, at).unwrap().entries[0]);
+        assert_eq!(in_slot(&mut service, at, of), Err(ProblemType::Malformed));
+        counts.push(of);
+    }
+    assert_eq!(counts, [2, 3, 9]);
+    // Of no other answers there are pieces.
+    let last = in_slot(&mut service, u64::MAX, 1);
+    assert_eq!(last, Err(ProblemType::Malformed));
+    assert_eq!(in_slot(&mut service, 1, 0).unwrap().piece, None);
+    assert!(read_ordinary(&mut service, Position(0)).piece.is_none());
+    // Nobody reads for hours what stands before this one.
+    append(&mut service, [message(9, 200_000)]);
+    let whole = in_slot(&mut service, 6, 0).unwrap();
+    assert_eq!((whole.piece, whole.entries.len()), (None, 1));
 }
 
 /// What a gateway passes.
@@ -414,6 +479,7 @@ fn a_journal_of_many_days_is_read_in_few_goes() {
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Segment,
+        piece: 0,
     };
     let (mut view, mut goes) = (View::default(), 0);
     let answer = loop {

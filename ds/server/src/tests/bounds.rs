@@ -152,6 +152,7 @@ async fn slot(
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Slot,
+        piece: 0,
     };
     let read = running.post(Number::ReadJournal, request.encode(), tokens);
     let (status, body) = read.await;

@@ -340,6 +340,7 @@ async fn a_segment_of_few_leaves_has_sixteen_followers_and_waiting_readers() {
                 known: Position(0),
                 wait_ms: 30_000,
                 size: AnswerSize::Segment,
+                piece: 0,
             }
             .encode(),
             &[],
@@ -415,6 +416,7 @@ async fn of_an_unknown_segment_a_follower_is_told_what_a_reader_is_told() {
         known: Position(0),
         wait_ms: 0,
         size: AnswerSize::Segment,
+        piece: 0,
     };
     let read = running.reply(Number::ReadJournal, read.encode(), &[]).await;
     assert_eq!(refused.problem(), ProblemType::UnknownSegment);

@@ -52,6 +52,7 @@ fn read_request(known: u64, wait_ms: u32) -> Vec<u8> {
         known: Position(known),
         wait_ms,
         size: AnswerSize::Segment,
+        piece: 0,
     }
     .encode()
 }

@@ -296,6 +296,7 @@ impl Running {
             known: Position(known),
             wait_ms,
             size: AnswerSize::Segment,
+            piece: 0,
         };
         let body = request.encode();
         let (status, body) = self.post(Number::ReadJournal, body, tokens).await;

@@ -18,6 +18,8 @@ fn group(name: &str) -> GroupSummary {
         name: name.to_owned(),
         members: 2,
         epoch: 1,
+        ciphersuite: 79,
+        post_quantum: true,
         active: true,
         stopped: None,
         profile: GroupProfile::default(),

@@ -37,7 +37,7 @@ fn comes_in(user: &User, host: &User, leaf: &NewLeaf, word: Option<LeafAuthoriza
         .skip_lifetime_validation()
         .build_group(&provider, info, leaf.credential.clone())
         .unwrap()
-        .leaf_node_parameters(leaf.parameters())
+        .leaf_node_parameters(NewLeaf::parameters(&user.profile, CIPHERSUITE))
         .load_psks(provider.storage())
         .unwrap()
         .build(provider.rand(), provider.crypto(), &leaf.signer, |_| true)
@@ -254,7 +254,7 @@ fn whom_a_member_adds_a_second_time_under_another_name_is_nobody_and_ends_no_gro
     let again = device_of(&bob);
     let leaf = leaf_as(&again, b"mimi://d.example/p/again");
     let package = KeyPackage::builder()
-        .leaf_node_capabilities(leaf::capabilities())
+        .leaf_node_capabilities(leaf::capabilities(CIPHERSUITE, true))
         .build(
             CIPHERSUITE,
             &Provider::new(&again.db),

@@ -172,7 +172,7 @@ impl User {
                 &context_extensions(&directory(), CIPHERSUITE, Some(&policy)).unwrap(),
                 &[SERVICE, OUTSIDER],
             ))
-            .with_capabilities(leaf::capabilities())
+            .with_capabilities(leaf::capabilities(CIPHERSUITE, true))
             .build(
                 &Provider::new(&self.db),
                 &leaf.signer,
@@ -187,7 +187,7 @@ impl User {
     fn key_package(&self) -> KeyPackage {
         let leaf = self.leaf();
         KeyPackage::builder()
-            .leaf_node_capabilities(leaf::capabilities())
+            .leaf_node_capabilities(leaf::capabilities(CIPHERSUITE, true))
             .build(
                 CIPHERSUITE,
                 &Provider::new(&self.db),

@@ -124,7 +124,7 @@ impl Client {
         });
         let own = new_leaf.as_ref().map_or(&self.signer, |(signer, _)| signer);
         let committer = (plan.operation == Number::UpdateClient).then(|| {
-            self.recovery = crypto::random::<32>().unwrap().to_vec();
+            self.recovery = fresh_recovery_key(self.mls.ciphersuite());
             extras(own, &self.id, &self.recovery)
         });
         let mut request = CommitRequest {

@@ -26,6 +26,7 @@ impl Client {
             known: from,
             wait_ms: 0,
             size: AnswerSize::Segment,
+            piece: 0,
         };
         let answer = read::<ReadJournal>(&request, engine, &mut env).unwrap();
         let signing = env.keys.journal_signing().public();

@@ -82,7 +82,7 @@ impl Client {
         let info = mls
             .export_group_info(provider.crypto(), &signer, false)
             .unwrap();
-        let recovery = crypto::random::<32>().unwrap().to_vec();
+        let recovery = fresh_recovery_key(mls.ciphersuite());
         let mut request = CreateGroupRequest {
             group_id: id,
             kind,

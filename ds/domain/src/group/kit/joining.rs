@@ -5,7 +5,7 @@ use super::*;
 impl Client {
     /// A joiner's first act.
     pub(in crate::group) fn arrive(&mut self, world: &mut World) {
-        self.recovery = crypto::random::<32>().unwrap().to_vec();
+        self.recovery = fresh_recovery_key(self.mls.ciphersuite());
         let body = SetLeafExtrasRequest {
             group: self.key(),
             recovery_key: self.recovery_key(),

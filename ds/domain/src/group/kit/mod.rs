@@ -9,6 +9,7 @@ mod outside;
 use std::collections::BTreeSet;
 
 use crypto::credential::{CREDENTIAL_TYPE, PseudonymousCredential, random_pseudonym};
+use crypto::hpke::{HpkeKeyPair, Kem};
 use crypto::journal::{first_head, head_after, open_entry, sign_recovery_key, verify_head};
 use crypto::keys::ConnectionKey;
 use crypto::leaf_authorization::{self, AuthorizedJoin};
@@ -528,6 +529,14 @@ fn next_segment(secrets: &Secrets, former: Option<RotationEpoch>) -> NextSegment
         }),
         code_rows: Vec::new(),
     }
+}
+
+/// The public half of a key pair that nobody has.
+pub(super) fn fresh_recovery_key(suite: Ciphersuite) -> Vec<u8> {
+    let kem = Kem::of_ciphersuite(suite.into()).unwrap();
+    let seed = crypto::secret::Secret::random().unwrap();
+    let pair = HpkeKeyPair::derive(kem, &seed).unwrap();
+    pair.public().to_vec()
 }
 
 fn extras(signer: &LeafSigner, id: &GroupId, recovery: &[u8]) -> LeafExtras {

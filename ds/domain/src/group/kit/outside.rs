@@ -93,7 +93,7 @@ impl<'a> Outside<'a> {
         let recovery = self
             .recovery
             .clone()
-            .unwrap_or_else(|| crypto::random::<32>().unwrap().to_vec());
+            .unwrap_or_else(|| fresh_recovery_key(mls.ciphersuite()));
         let next = secrets(&mls, &provider);
         let mut request = ExternalJoinRequest {
             group: self.by.key(),

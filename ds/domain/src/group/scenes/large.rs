@@ -1,6 +1,7 @@
 //! Groups of thousands, for measurements: real MLS state and real proofs, put together by the
 //! decisions themselves; then requests of its creator, for a service that has got the rows.
 
+use crypto::hpke::{self, Kem};
 use crypto::journal::{RECOVERY_INFO, recovery_aad, sign_recovery_key};
 use crypto::schedule::recovery_row_id;
 use openmls::prelude::tls_codec::DeserializeBytes as _;
@@ -9,7 +10,6 @@ use openmls::prelude::{
     PublicGroup,
 };
 use openmls_rust_crypto::{OpenMlsRustCrypto, RustCrypto};
-use openmls_traits::crypto::OpenMlsCrypto as _;
 use protocol::codec::opaque;
 use protocol::group::{
     CommitRequest, GroupKind, MAX_ROWS, PUSH_HANDLE_BYTES, PutRecoveryRowsRequest,
@@ -24,7 +24,8 @@ use crate::engine::Key;
 use crate::env::Limits;
 use crate::group::extras::{SetJoinCode, SetLeafExtras};
 use crate::group::kit::{
-    Client, Invitee, LeafSigner, Outside, Plan, World, by_code, new_code, pseudonym,
+    Client, Invitee, LeafSigner, Outside, Plan, World, by_code, fresh_recovery_key, new_code,
+    pseudonym,
 };
 use crate::group::tree::{Fields, Storage};
 use crate::testing::signed;
@@ -34,7 +35,7 @@ const ADDED_AT_ONCE: usize = 250;
 /// A Welcome; the service does not see into it.
 const WELCOME: usize = 300;
 /// What is sealed of a way in: a step, two keys, a segment.
-const ROW: usize = 102;
+const ROW: usize = 100;
 
 /// A group and its creator.
 pub struct LargeGroup {
@@ -66,8 +67,9 @@ pub fn limits() -> Limits {
 }
 
 impl LargeGroup {
-    fn begin(seed: u64) -> Self {
+    fn begin(suite: u16, seed: u64) -> Self {
         let mut world = World::new(seed);
+        world.suite = suite.try_into().unwrap();
         world.checks = false;
         world.service.settings.self_check = false;
         world.service.settings.limits = limits();
@@ -83,8 +85,8 @@ impl LargeGroup {
     /// none has ever committed: most parents in the tree are blank, and a commit is sealed to
     /// nearly every leaf.
     #[must_use]
-    pub fn added(seed: u64, users: usize, come: usize) -> Self {
-        let mut group = Self::begin(seed);
+    pub fn added(suite: u16, seed: u64, users: usize, come: usize) -> Self {
+        let mut group = Self::begin(suite, seed);
         let mut left = users.saturating_sub(1);
         while left > 0 {
             let some = left.min(ADDED_AT_ONCE);
@@ -110,7 +112,7 @@ impl LargeGroup {
     /// A joiner's first act.
     fn arrive(&mut self, leaf: u32, signer: &LeafSigner) {
         let (world, group) = (&mut self.world, self.creator.id);
-        let recovery = crypto::random::<32>().unwrap().to_vec();
+        let recovery = fresh_recovery_key(world.suite);
         let body = SetLeafExtrasRequest {
             group: self.creator.key(),
             recovery_key: sign_recovery_key(&signer.0, &group, &recovery),
@@ -133,8 +135,8 @@ impl LargeGroup {
     /// So many users who came one after the other, each by a commit of its own: no parent in the
     /// tree is blank, and a commit is sealed to a node of each level.
     #[must_use]
-    pub fn grown(seed: u64, users: usize) -> Self {
-        let mut group = Self::begin(seed);
+    pub fn grown(suite: u16, seed: u64, users: usize) -> Self {
+        let mut group = Self::begin(suite, seed);
         let Self {
             world,
             creator,
@@ -144,7 +146,7 @@ impl LargeGroup {
             let label = protocol::group::JOIN_CODE_LABEL;
             creator.signer.0.sign(label, tbs)
         };
-        let key = crypto::random::<32>().unwrap();
+        let key = fresh_recovery_key(world.suite);
         let (secret, code) = new_code(
             world,
             (creator.key(), creator.index(), creator.epoch()),
@@ -218,22 +220,16 @@ impl LargeGroup {
     /// What a committer owes after a rotation: the way in, sealed to each leaf, a page a request.
     pub fn recovery_rows(&mut self) -> Vec<Vec<u8>> {
         let own = (self.creator.index(), self.creator.recovery.clone());
-        let suite = self.creator.mls.ciphersuite();
+        let kem = Kem::of_ciphersuite(self.creator.mls.ciphersuite().into()).unwrap();
         let (id, rotation) = (self.creator.id, self.creator.rotation);
         let aad = recovery_aad(&id, rotation);
         let rows: Vec<(u32, RecoveryRow)> = std::iter::once(&own)
             .chain(&self.recovery)
             .map(|(leaf, key)| {
-                let config = suite.hpke_config();
-                let info = RECOVERY_INFO.as_bytes();
-                let sealed = RustCrypto::default()
-                    .hpke_seal(config, key, info, &aad, &[7; ROW])
-                    .unwrap();
+                let sealed = hpke::seal_with(kem, key, RECOVERY_INFO, &aad, &[7; ROW]);
                 let row = RecoveryRow {
                     id: recovery_row_id(&id, key),
-                    sealed: opaque(
-                        [sealed.kem_output.as_slice(), sealed.ciphertext.as_slice()].concat(),
-                    ),
+                    sealed: opaque(sealed.unwrap()),
                 };
                 (*leaf, row)
             })
@@ -323,7 +319,7 @@ mod tests {
     /// The state is right: the next commit's GroupInfo signs the hash of the tree.
     #[test]
     fn a_path_is_written_beside_the_tree_in_one_size_and_the_tree_after_a_dozen() {
-        let mut group = LargeGroup::added(1, 250, 0);
+        let mut group = LargeGroup::added(1, 1, 250, 0);
         let (tree, changes) = (Part::Tree.number(), Part::TreeChanges.number());
         let mut sizes = Vec::new();
         for _ in 0..27 {

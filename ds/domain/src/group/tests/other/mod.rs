@@ -736,6 +736,7 @@ impl OtherClient {
             known: from,
             wait_ms: 0,
             size: AnswerSize::Segment,
+            piece: 0,
         };
         let answer = read::<ReadJournal>(&request, engine, &mut env).unwrap();
         let signing = env.keys.journal_signing().public();
