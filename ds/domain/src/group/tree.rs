@@ -12,8 +12,8 @@ use std::cell::RefCell;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore, PublicGroup,
-    QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
+    Ciphersuite, ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
+    PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
@@ -204,7 +204,8 @@ impl Tree {
     /// group cannot check by itself, and the key that external joiners need.
     ///
     /// # Errors
-    /// [`ProblemType::InvalidGroupInfo`].
+    /// [`ProblemType::InvalidGroupInfo`]; [`ProblemType::InvalidCommit`] for a leaf whose key
+    /// nothing can be encrypted to.
     pub(super) fn advance(
         &mut self,
         crypto: &RustCrypto,
@@ -212,6 +213,7 @@ impl Tree {
         signer: LeafNodeIndex,
         partial: &PartialGroupInfo,
     ) -> Result<Fields<'static>, Stop> {
+        check_new_leaves(crypto, self.group.ciphersuite(), &staged)?;
         let storage = Storage::with_room(self.written.bytes.len());
         self.group
             .merge_commit(&storage, staged)
@@ -348,16 +350,44 @@ fn check_external_pub(crypto: &RustCrypto, info: &VerifiableGroupInfo) -> Result
         .external_pub()
         .ok_or(ProblemType::InvalidGroupInfo)?
         .external_pub();
+    match can_be_sealed_to(crypto, info.ciphersuite(), key.as_slice()) {
+        true => Ok(()),
+        false => Err(ProblemType::InvalidGroupInfo),
+    }
+}
+
+/// Who commits with a path encrypts to the leaves of others (RFC 9420 §7.6). A key that does not
+/// take that, as about every string of that length does not with ML-KEM, would stop all such
+/// commits until its leaf is removed.
+fn check_new_leaves(
+    crypto: &RustCrypto,
+    suite: Ciphersuite,
+    staged: &StagedCommit,
+) -> Result<(), ProblemType> {
+    let added = staged
+        .add_proposals()
+        .map(|add| add.add_proposal().key_package().leaf_node().clone());
+    let updated = staged
+        .update_proposals()
+        .map(|update| update.update_proposal().leaf_node().clone());
+    let own = staged.update_path_leaf_node().cloned();
+    for leaf in added.chain(updated).chain(own) {
+        // openmls shows the key with its length header only.
+        let key = leaf.encryption_key().tls_serialize_detached();
+        let key = key.map_err(|_| ProblemType::InvalidCommit)?;
+        let key = VLBytes::tls_deserialize_exact_bytes(&key);
+        let key = key.map_err(|_| ProblemType::InvalidCommit)?;
+        if !can_be_sealed_to(crypto, suite, key.as_slice()) {
+            return Err(ProblemType::InvalidCommit);
+        }
+    }
+    Ok(())
+}
+
+fn can_be_sealed_to(crypto: &RustCrypto, suite: Ciphersuite, key: &[u8]) -> bool {
     crypto
-        .hpke_seal(
-            info.ciphersuite().hpke_config(),
-            key.as_slice(),
-            b"",
-            b"",
-            b"",
-        )
-        .map(|_| ())
-        .map_err(|_| ProblemType::InvalidGroupInfo)
+        .hpke_seal(suite.hpke_config(), key, b"", b"", b"")
+        .is_ok()
 }
 
 fn verifiable_group_info(

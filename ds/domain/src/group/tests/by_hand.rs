@@ -1,8 +1,10 @@
 //! Commits that the MLS library does not make, byte by byte (RFC 9420 §6, §8.2, §12.4.3). The two
 //! tags need secrets and are made up: the service sees neither, members would refuse.
 
-use openmls::prelude::tls_codec::{Serialize as _, VLBytes};
-use openmls::prelude::{MlsMessageBodyIn, ProposalStore, PublicGroup};
+use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
+use openmls::prelude::{
+    KeyPackage, KeyPackageIn, MlsMessageBodyIn, ProposalStore, ProtocolVersion, PublicGroup,
+};
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::OpenMlsProvider as _;
 use protocol::Wire as _;
@@ -10,7 +12,7 @@ use protocol::codec::opaque;
 use protocol::group::{CommitRequest, PartialGroupInfo};
 use sha2::{Digest as _, Sha256};
 
-use super::kit::{Client, aad, copy};
+use super::kit::{Client, Invitee, aad, copy};
 
 fn vector(bytes: &[u8]) -> Vec<u8> {
     VLBytes::new(bytes.to_vec())
@@ -67,6 +69,38 @@ pub(super) fn sign_other_extensions(
         },
         ..copy(request)
     }
+}
+
+/// The KeyPackage with another encryption key in its leaf, properly signed (RFC 9420 §7.2, §10).
+pub(super) fn with_encryption_key(
+    invitee: &Invitee,
+    twist: impl Fn(Vec<u8>) -> Vec<u8>,
+) -> KeyPackage {
+    let sign = |label, content: &[u8]| {
+        let signature = invitee.signer.0.sign_bytes(&sign_content(label, content));
+        [content, &vector(&signature)].concat()
+    };
+    let unsigned = |bytes: &[u8]| {
+        let signature = vector(&invitee.signer.0.sign_bytes(b"any"));
+        bytes[..bytes.len() - signature.len()].to_vec()
+    };
+    let package = &invitee.key_package;
+    let leaf = package.leaf_node().tls_serialize_detached().unwrap();
+    let (key, rest) = VLBytes::tls_deserialize_bytes(&leaf).unwrap();
+    let key = vector(&twist(key.into()));
+    let other = sign("LeafNodeTBS", &[key, unsigned(rest)].concat());
+    let bytes = unsigned(&package.tls_serialize_detached().unwrap());
+    let at = bytes
+        .windows(leaf.len())
+        .position(|window| window == leaf)
+        .unwrap();
+    let (before, after) = (&bytes[..at], &bytes[at + leaf.len()..]);
+    let bytes = sign("KeyPackageTBS", &[before, &other, after].concat());
+    let crypto = OpenMlsRustCrypto::default();
+    KeyPackageIn::tls_deserialize_exact_bytes(&bytes)
+        .unwrap()
+        .validate(crypto.crypto(), ProtocolVersion::Mls10)
+        .unwrap()
 }
 
 /// A commit of these proposals (`ProposalOrRef`, encoded) without a path.

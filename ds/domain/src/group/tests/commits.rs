@@ -3,11 +3,11 @@
 use crypto::sign::Scheme;
 use openmls::prelude::group_info::GroupInfo;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
-use openmls::prelude::{Extension, ExtensionType, Extensions, Lifetime};
+use openmls::prelude::{Ciphersuite, Extension, ExtensionType, Extensions, Lifetime};
 use protocol::group::CommitRequest;
 
-use super::by_hand::sign_other_extensions;
-use super::kit::{Flaw, SUITES, aad, copy, credential};
+use super::by_hand::{sign_other_extensions, with_encryption_key};
+use super::kit::{Flaw, Invitee, SUITES, aad, copy, credential};
 use super::*;
 
 /// A commit must be refused, and is given up.
@@ -369,6 +369,24 @@ fn a_group_info_by_which_nobody_could_join_is_refused() {
         let answer = alice.send_commit(&mut world, Number::UpdateClient, &same);
         assert_eq!(answer.unwrap().epoch.0, 1);
     }
+}
+
+/// It would stop whoever commits with a path after that.
+#[test]
+fn a_leaf_that_nothing_can_be_encrypted_to_is_refused() {
+    let mut world = World::new(61);
+    world.suite = Ciphersuite::MLS_128_MLKEM768X25519_AES256GCM_SHA384_Ed25519;
+    let mut alice = Client::create(&mut world, GroupKind::Group);
+    let invitee = Invitee::new(&world);
+    // The first coefficients of ML-KEM are beyond its modulus (FIPS 203 §7.2).
+    let bad = with_encryption_key(&invitee, |key| [&[0xff; 3], &key[3..]].concat());
+    let request = alice.stage(Plan::add([bad]));
+    alice.abandon();
+    let answer = alice.send_commit(&mut world, Number::AddUsers, &request);
+    assert_eq!(problem(answer), ProblemType::InvalidCommit);
+    // The same helper signs what is accepted.
+    let good = with_encryption_key(&invitee, |key| key);
+    alice.commit(&mut world, Plan::add([good])).unwrap();
 }
 
 #[test]
