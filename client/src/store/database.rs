@@ -2,6 +2,7 @@
 //! item's effect on both is one transaction.
 
 use std::path::Path;
+use std::time::Duration;
 
 use openmls_sqlite_storage::SqliteStorageProvider;
 use rusqlite::types::FromSql;
@@ -36,6 +37,10 @@ const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
 /// As many statements as there are stay prepared. To prepare one costs more than to run it, and to
 /// bring a group up to date runs more of them than the 16 that are kept if nothing is said.
 const MOST_PREPARED: usize = 512;
+
+/// So often, and with such pauses, it is tried to empty the journal of the file.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens a database and brings its schema up to date.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
@@ -122,11 +127,23 @@ pub(crate) fn scour(db: &Connection) -> Result<bool, Error> {
     let Some(times) = value::<i64>(db, "SELECT times FROM erased", ())? else {
         return Ok(true);
     };
-    let is_held_up: bool = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
-    if !is_held_up {
-        change(db, "DELETE FROM erased WHERE times = ?", [times])?;
+    for _ in 0..TRIES {
+        let (is_held_up, length): (bool, i64) =
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if !is_held_up {
+            change(db, "DELETE FROM erased WHERE times = ?", [times])?;
+            return Ok(true);
+        }
+        // The library has waited for whoever reads or writes. It waits for nobody who is moving
+        // the journal into the file, and then tells no length.
+        if length >= 0 {
+            break;
+        }
+        std::thread::sleep(PAUSE);
     }
-    Ok(!is_held_up)
+    Ok(false)
 }
 
 /// A stored blob of exactly 32 bytes.
@@ -231,7 +248,7 @@ mod tests {
         let path = directory.path().join("db");
         let mut db = open(&path).unwrap();
         let other = open_beside(&path).unwrap();
-        db.busy_timeout(std::time::Duration::ZERO).unwrap();
+        db.busy_timeout(Duration::ZERO).unwrap();
         let length = || {
             std::fs::metadata(directory.path().join("db-wal"))
                 .unwrap()
@@ -251,6 +268,39 @@ mod tests {
         // But for the note that it was done.
         assert!(length() < 3 * 4096 + 200, "{}", length());
         assert!(!is_there(&db, "SELECT 1 FROM erased", ()).unwrap());
+    }
+
+    /// The library waits for readers and writers, and for nobody who empties the journal too.
+    #[test]
+    fn the_journal_of_the_file_is_emptied_after_somebody_who_does_that_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let mut db = open(&path).unwrap();
+        let (reader, other) = (open_beside(&path).unwrap(), open_beside(&path).unwrap());
+        reader.execute_batch("BEGIN; SELECT * FROM groups").unwrap();
+        let transaction = begin(&mut db).unwrap();
+        mark_erased(&transaction).unwrap();
+        transaction.commit().unwrap();
+        let emptying = std::thread::spawn(move || {
+            // Waits for the reader.
+            other.query_row("PRAGMA wal_checkpoint(RESTART)", (), |row| {
+                row.get::<_, bool>(0)
+            })
+        });
+        let is_busy = || -> bool {
+            db.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| row.get(0))
+                .unwrap()
+        };
+        while !is_busy() {
+            assert!(!emptying.is_finished());
+        }
+        let reading = std::thread::spawn(move || {
+            std::thread::sleep(10 * PAUSE);
+            reader.execute_batch("COMMIT").unwrap();
+        });
+        assert!(scour(&db).unwrap());
+        assert!(!emptying.join().unwrap().unwrap());
+        reading.join().unwrap();
     }
 
     #[test]
