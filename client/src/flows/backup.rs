@@ -130,7 +130,6 @@ struct BackedUpGroup {
     state_key: WireSecret,
     wrapper_key: WireSecret,
     recovery_seed: WireSecret,
-    ciphersuite: u16,
     leaf_index: u32,
     leaf_seed: WireSecret,
     leaf_public_key: VLBytes,
@@ -144,6 +143,7 @@ struct BackedUpKnown {
     epoch: u64,
     own_leaf: u32,
     external_senders: Vec<VLBytes>,
+    ciphersuite: u16,
     policy: Option<VLBytes>,
     members: Vec<BackedUpMember>,
 }
@@ -169,6 +169,7 @@ impl From<Known> for BackedUpKnown {
             epoch: known.epoch,
             own_leaf: known.own_leaf,
             external_senders: known.external_senders.into_iter().map(opaque).collect(),
+            ciphersuite: known.ciphersuite,
             policy: known.policy.map(opaque),
             members: members.collect(),
         }
@@ -190,6 +191,7 @@ impl From<&BackedUpKnown> for Known {
             epoch: known.epoch,
             own_leaf: known.own_leaf,
             external_senders: senders.map(|sender| sender.as_slice().to_vec()).collect(),
+            ciphersuite: known.ciphersuite,
             policy: known
                 .policy
                 .as_ref()
@@ -255,7 +257,6 @@ fn groups(db: &Connection) -> Result<Vec<BackedUpGroup>, Error> {
             state_key: group.segment.state_key.to_wire(),
             wrapper_key: group.segment.wrapper_key.to_wire(),
             recovery_seed: WireSecret::new(*group.recovery.expose()),
-            ciphersuite: u16::from(mls_group.ciphersuite()),
             leaf_index: mls_group.own_leaf_index().u32(),
             leaf_seed: WireSecret::new(*signer.0.seed().expose()),
             leaf_public_key: opaque(public_key),
@@ -458,7 +459,6 @@ mod tests {
                     state_key: secret(10),
                     wrapper_key: secret(11),
                     recovery_seed: secret(12),
-                    ciphersuite: 1,
                     leaf_index: 3,
                     leaf_seed: secret(13),
                     leaf_public_key: opaque([14; 32]),
@@ -467,6 +467,7 @@ mod tests {
                         epoch: 5,
                         own_leaf: 3,
                         external_senders: vec![opaque([15; 40])],
+                        ciphersuite: 79,
                         policy: Some(opaque([17; 9])),
                         members: vec![BackedUpMember {
                             credential: opaque([16; 32]),

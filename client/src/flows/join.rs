@@ -297,6 +297,7 @@ mod tests {
             epoch: 10,
             own_leaf: 0,
             external_senders: Vec::new(),
+            ciphersuite: crate::leaf::CIPHERSUITE.into(),
             policy: None,
             members: vec![leaf(&member, None), leaf(&gone, Some(9))],
         };

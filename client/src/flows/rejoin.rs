@@ -2,7 +2,6 @@
 //! new one.
 
 use crypto::leaf_authorization::{AuthorizedJoin, authorize};
-use crypto::sign::P256_PUBLIC_KEY_LEN;
 use protocol::group::OwnLeafResponse;
 use protocol::ids::{GroupId, LeafIndex, Minute};
 use protocol::join::JoinPermit;
@@ -12,7 +11,6 @@ use crate::engine::Engine;
 use crate::error::{Error, PeerError, UsageError};
 use crate::flows::member_request::Seen;
 use crate::ids::GroupRef;
-use crate::leaf;
 use crate::mls::authenticate::Sight;
 use crate::mls::external::Entrance;
 use crate::mls::new_leaf::NewLeaf;
@@ -234,19 +232,15 @@ impl Engine {
             }
             if !looked_up {
                 looked_up = true;
-                candidates = self.way_back(id, key).await?;
+                candidates = self.way_back(id).await?;
             }
         }
         Ok(None)
     }
 
-    /// What the recovery row says, under the KEMs that a leaf key of this kind can go with.
-    async fn way_back(&mut self, id: &GroupId, key: &[u8]) -> Result<Vec<Segment>, Error> {
-        let suites = if key.len() == P256_PUBLIC_KEY_LEN {
-            vec![leaf::P256_SUITE]
-        } else {
-            vec![leaf::CIPHERSUITE, leaf::CLASSICAL_SUITE]
-        };
+    /// What the recovery row says.
+    async fn way_back(&mut self, id: &GroupId) -> Result<Vec<Segment>, Error> {
+        let suite = known::ciphersuite(&self.db, id)?;
         let mut seeds = vec![Group::read(&self.db, id)?.recovery];
         let mut found = Vec::new();
         // A return that the service has refused, as it says, may be in the journal.
@@ -255,9 +249,7 @@ impl Engine {
             seeds.push(refused.recovery);
         }
         for seed in &seeds {
-            for suite in &suites {
-                found.extend(self.recovered_segment(id, *suite, seed).await?);
-            }
+            found.extend(self.recovered_segment(id, suite, seed).await?);
         }
         Ok(found)
     }

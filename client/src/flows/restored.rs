@@ -7,16 +7,15 @@
 //! come back anyway. A leaf that was renewed for another reason (by the user's word, or since the
 //! home was copied) leaves the chain: the backup is then too old for that group, and that is said.
 
-use crypto::sign::{LeafKeyPair, Scheme};
+use crypto::sign::LeafKeyPair;
 use protocol::ids::{GroupId, LeafIndex};
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
 use crate::flows::member_request::Seen;
-use crate::leaf;
 use crate::outcomes::StopReason;
 use crate::store::restored::{self, Origin, RESTORES};
-use crate::store::{Group, Segment, Status, evidence};
+use crate::store::{Group, Segment, Status, evidence, known};
 
 impl Engine {
     /// Looks for the leaf of a restored group along the chain of its keys: where it is, and its
@@ -33,21 +32,11 @@ impl Engine {
             return Ok(None);
         };
         let group = Group::read(&self.db, id)?;
-        let suite = match origin.scheme {
-            // All of these have the same KEM but the hybrids, whose groups say so.
-            Scheme::EcdsaP256 => Some(leaf::P256_SUITE),
-            Scheme::Ed25519 => None,
-        };
-        let suites = match suite {
-            Some(suite) => vec![suite],
-            None => vec![leaf::CIPHERSUITE, leaf::CLASSICAL_SUITE],
-        };
+        let suite = known::ciphersuite(&self.db, id)?;
         let mut segments = Vec::new();
         for number in 0..=RESTORES {
-            for suite in &suites {
-                let seed = origin.recovery_seed(number);
-                segments.extend(self.recovered_segment(id, *suite, &seed).await?);
-            }
+            let seed = origin.recovery_seed(number);
+            segments.extend(self.recovered_segment(id, suite, &seed).await?);
         }
         // What the backup knows itself, if it has not ended: last.
         segments.insert(0, group.segment);

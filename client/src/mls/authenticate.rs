@@ -27,7 +27,7 @@ use crate::store::mls::group_id;
 use crate::store::provider::Provider;
 use crate::store::shown::Newcomer;
 use crate::store::wrappers::Wrappers;
-use crate::store::{Identity, Profile, identities, load_mls};
+use crate::store::{Identity, Profile, identities};
 
 const MALFORMED: Error = Error::Protocol("the information for an external commit is malformed");
 
@@ -165,11 +165,14 @@ impl Sight {
 
     /// The ciphersuite that the group has, if that is known. A group of this id in another one
     /// would be a weaker one that nobody has agreed to.
-    fn suite(&self, db: &Connection, id: &GroupId, kind: GroupKind) -> Option<Ciphersuite> {
+    fn ciphersuite(&self, kind: GroupKind) -> Option<u16> {
         match self {
-            _ if kind != GroupKind::Group => Some(leaf::CIPHERSUITE),
-            Self::Code { suite, .. } | Self::Device { suite, .. } => Some(*suite),
-            Self::Back { .. } => load_mls(db, id).ok().map(|group| group.ciphersuite()),
+            _ if kind != GroupKind::Group => Some(leaf::CIPHERSUITE.into()),
+            Self::Back { known, .. }
+            | Self::Code {
+                known: Some(known), ..
+            } => Some(known.ciphersuite),
+            Self::Code { suite, .. } | Self::Device { suite, .. } => Some((*suite).into()),
             Self::Asked { .. } => None,
         }
     }
@@ -293,8 +296,8 @@ pub(crate) fn authenticate(
         return Err(MALFORMED);
     }
     known::check_epoch(message.epoch)?;
-    let suite = sight.suite(db, id, kind);
-    if suite.is_some_and(|suite| suite != group_info.ciphersuite()) {
+    let suite = u16::from(group_info.ciphersuite());
+    if sight.ciphersuite(kind).is_some_and(|it| it != suite) {
         return Err(not("it has another ciphersuite than it should have"));
     }
     let leaves = leaves(info.ratchet_tree.as_slice(), wrappers, info)?;
@@ -505,6 +508,37 @@ mod tests {
     use super::*;
     use crate::store::known::KnownMember;
 
+    /// Nobody gets a weaker group by showing one of another ciphersuite under the same id.
+    #[test]
+    fn a_group_that_is_known_has_the_ciphersuite_that_it_had_however_it_is_come_into() {
+        let known = |ciphersuite| Known {
+            epoch: 10,
+            own_leaf: 0,
+            external_senders: Vec::new(),
+            ciphersuite,
+            policy: None,
+            members: Vec::new(),
+        };
+        let back = Sight::Back {
+            known: known(1),
+            leaf_key: Vec::new(),
+            shown: Vec::new(),
+        };
+        assert_eq!(back.ciphersuite(GroupKind::Group), Some(1));
+        let by_code = |known| Sight::Code {
+            epoch: 1,
+            suite: leaf::CLASSICAL_SUITE,
+            alone: Vec::new(),
+            known,
+        };
+        assert_eq!(by_code(None).ciphersuite(GroupKind::Group), Some(1));
+        let before = by_code(Some(known(79)));
+        assert_eq!(before.ciphersuite(GroupKind::Group), Some(79));
+        for kind in [GroupKind::Connection, GroupKind::SingleUser] {
+            assert_eq!(back.ciphersuite(kind), Some(79));
+        }
+    }
+
     #[test]
     fn nobody_but_whom_this_client_knows_to_be_the_only_other_one_is_enough() {
         let digest = |key: u8| person_digest(&[key; 32]);
@@ -555,6 +589,7 @@ mod tests {
                     epoch: 10,
                     own_leaf: 0,
                     external_senders: Vec::new(),
+                    ciphersuite: leaf::CIPHERSUITE.into(),
                     policy: None,
                     members: members.collect(),
                 },

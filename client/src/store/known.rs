@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use mls_rules::context::senders_in;
-use openmls::prelude::{Credential, MlsGroup};
+use openmls::prelude::{Ciphersuite, Credential, MlsGroup};
 use protocol::codec::opaque;
 use protocol::connections::ClientCredential;
 use protocol::ids::GroupId;
@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 
 use crate::error::{Error, LocalError, PeerError};
+use crate::leaf;
 use crate::store::database::{change, first, value};
 use crate::store::identities::{self, Identity, digest};
 
@@ -25,6 +26,8 @@ pub(crate) struct Known {
     pub(crate) own_leaf: u32,
     /// Encoded, in their order.
     pub(crate) external_senders: Vec<Vec<u8>>,
+    /// RFC 9420 §17.1: a group of this id has no other one.
+    pub(crate) ciphersuite: u16,
     /// The policy in that epoch, encoded; `None` if there was none or it is not known.
     pub(crate) policy: Option<Vec<u8>>,
     /// Every leaf that was ever seen.
@@ -109,18 +112,39 @@ pub(crate) fn highest_epoch(db: &Connection, id: &GroupId) -> Result<Option<u64>
     .transpose()
 }
 
-/// Epoch, own leaf, external senders, policy.
-type Row = (i64, u32, Vec<u8>, Option<Vec<u8>>);
+/// The ciphersuite of a group that this client was in.
+pub(crate) fn ciphersuite(db: &Connection, id: &GroupId) -> Result<Ciphersuite, Error> {
+    let number: Option<u16> = value(
+        db,
+        "SELECT ciphersuite FROM known_groups WHERE group_id = ?",
+        [id.0],
+    )?;
+    Ok(number
+        .and_then(leaf::ciphersuite)
+        .ok_or(LocalError::Damaged)?)
+}
+
+/// Epoch, own leaf, external senders, ciphersuite, policy.
+type Row = (i64, u32, Vec<u8>, u16, Option<Vec<u8>>);
 
 /// What is known of a group; `None` before this client was in it.
 pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Option<Known>, Error> {
     let row: Option<Row> = first(
         db,
-        "SELECT epoch, own_leaf, external_senders, policy FROM known_groups WHERE group_id = ?",
+        "SELECT epoch, own_leaf, external_senders, ciphersuite, policy FROM known_groups
+         WHERE group_id = ?",
         [id.0],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        |row| {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+            ))
+        },
     )?;
-    let Some((epoch, own_leaf, senders, policy)) = row else {
+    let Some((epoch, own_leaf, senders, ciphersuite, policy)) = row else {
         return Ok(None);
     };
     let senders =
@@ -129,6 +153,7 @@ pub(crate) fn of(db: &Connection, id: &GroupId) -> Result<Option<Known>, Error> 
         epoch: epoch_of(epoch)?,
         own_leaf,
         external_senders: senders.into_iter().map(Into::into).collect(),
+        ciphersuite,
         policy,
         members: members(db, id)?,
     }))
@@ -193,8 +218,9 @@ pub(crate) fn remember(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> R
         .map_err(|_| LocalError::Damaged)?;
     change(
         db,
-        "INSERT INTO known_groups (group_id, epoch, own_leaf, external_senders, policy)
-         VALUES (?, ?, ?, ?, ?)
+        "INSERT INTO known_groups
+            (group_id, epoch, own_leaf, external_senders, ciphersuite, policy)
+         VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (group_id) DO UPDATE SET epoch = excluded.epoch, own_leaf = excluded.own_leaf,
             external_senders = excluded.external_senders, policy = excluded.policy",
         (
@@ -202,6 +228,7 @@ pub(crate) fn remember(db: &Connection, id: &GroupId, mls_group: &MlsGroup) -> R
             number(epoch)?,
             mls_group.own_leaf_index().u32(),
             senders,
+            u16::from(mls_group.ciphersuite()),
             mls_group
                 .extensions()
                 .unknown(POLICY_EXTENSION)
@@ -272,13 +299,15 @@ pub(crate) fn restore(db: &Connection, id: &GroupId, known: &Known) -> Result<()
         .map_err(|_| LocalError::Damaged)?;
     change(
         db,
-        "INSERT OR REPLACE INTO known_groups (group_id, epoch, own_leaf, external_senders, policy)
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO known_groups
+            (group_id, epoch, own_leaf, external_senders, ciphersuite, policy)
+         VALUES (?, ?, ?, ?, ?, ?)",
         (
             id.0,
             number(known.epoch)?,
             known.own_leaf,
             senders,
+            known.ciphersuite,
             &known.policy,
         ),
     )?;
@@ -385,6 +414,7 @@ mod tests {
             epoch: 12,
             own_leaf: 3,
             external_senders: vec![vec![1, 2], vec![3]],
+            ciphersuite: 79,
             policy: Some(vec![4]),
             members: vec![member(1, None), member(2, Some(9))],
         };

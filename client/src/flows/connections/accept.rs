@@ -231,6 +231,7 @@ mod tests {
                     epoch: 3,
                     own_leaf: 0,
                     external_senders: Vec::new(),
+                    ciphersuite: crate::leaf::CIPHERSUITE.into(),
                     policy: None,
                     members: vec![known::KnownMember {
                         credential: vec![5],

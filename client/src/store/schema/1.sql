@@ -258,6 +258,8 @@ CREATE TABLE known_groups (
     own_leaf INTEGER NOT NULL,
     -- The external senders (RFC 9420 §12.1.8.1) of that epoch, encoded one after the other.
     external_senders BLOB NOT NULL,
+    -- Its ciphersuite (RFC 9420 §17.1): a group of this id has no other one.
+    ciphersuite INTEGER NOT NULL,
     -- The group's policy (encoded GroupPolicy) in that epoch; NULL if there was none, or if it is not known.
     policy BLOB
 ) STRICT;
