@@ -4,7 +4,12 @@
 //!
 //! `cargo bench --workspace --bench suites`. `MEMBERS` are the sizes of groups. All are added by
 //! one commit, so that a commit is sealed to each leaf by itself: the largest that there is.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark"
+)]
 
 #[allow(dead_code, reason = "another bench needs more of it")]
 mod bare;

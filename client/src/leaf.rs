@@ -21,9 +21,6 @@ pub(crate) const CIPHERSUITE: Ciphersuite =
 pub(crate) const CLASSICAL_SUITE: Ciphersuite =
     Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 
-/// One with P-256.
-pub(crate) const P256_SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
-
 /// The ciphersuites that groups may have; the last two with X-Wing, the post-quantum hybrid.
 pub(crate) const CIPHERSUITES: &[Ciphersuite] = &[
     CLASSICAL_SUITE,
@@ -46,12 +43,10 @@ pub(crate) fn is_post_quantum(suite: Ciphersuite) -> bool {
     Kem::of_ciphersuite(suite.into()) == Some(Kem::XWing)
 }
 
-/// Whether a leaf says that its client takes groups with X-Wing.
+/// Whether a leaf says that its client takes groups with [`CIPHERSUITE`].
 pub(crate) fn takes_post_quantum(leaf: &LeafNode) -> bool {
-    let suites = leaf.capabilities().ciphersuites().iter();
-    suites
-        .filter_map(|suite| Ciphersuite::try_from(*suite).ok())
-        .any(is_post_quantum)
+    let suites = leaf.capabilities().ciphersuites();
+    suites.contains(&CIPHERSUITE.into())
 }
 
 /// What the leaves of a ciphersuite sign with.

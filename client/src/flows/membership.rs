@@ -24,8 +24,8 @@ impl Engine {
     /// Adds contacts to a group, all in one commit.
     ///
     /// # Errors
-    /// [`UsageError`] for names that do not fit; [`UsageError::LacksPostQuantum`] for a contact that
-    /// takes no X-Wing; the problem `no-key-packages` when a contact has none left.
+    /// [`UsageError`] for names that do not fit; [`UsageError::LacksPostQuantum`] for a contact
+    /// that takes no X-Wing; the problem `no-key-packages` when a contact has none left.
     pub(crate) async fn add_to_group(
         &mut self,
         group: &GroupRef,

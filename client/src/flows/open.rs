@@ -65,11 +65,8 @@ impl Engine {
     }
 
     pub(crate) fn assemble(home: Home, db: Connection, options: Options) -> Result<Self, Error> {
-        let mut suites = options
-            .ciphersuites
-            .iter()
-            .filter_map(|it| leaf::ciphersuite(*it));
-        profile::set_takes_post_quantum(&db, suites.any(leaf::is_post_quantum))?;
+        let takes = options.ciphersuites.contains(&leaf::CIPHERSUITE.into());
+        profile::set_takes_post_quantum(&db, takes)?;
         let profile = Profile::read(&db)?;
         let slots = options.slots();
         tokens::discard_doubtful(&db)?;

@@ -121,7 +121,7 @@ async fn a_service_that_says_there_are_no_key_packages_with_x_wing_gets_no_weake
     assert!(is_post_quantum(&bob, "team"));
 }
 
-/// Whoever has chosen nothing has chosen X-Wing too: what a group has changes by a word of its user.
+/// Whoever has chosen nothing has chosen X-Wing too: what a group has changes by its user's word.
 #[tokio::test]
 async fn a_contact_without_x_wing_is_added_to_no_group_that_has_it_until_its_admin_says_so() {
     let homes = Homes::new(803);

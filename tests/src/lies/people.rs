@@ -208,7 +208,7 @@ pub(super) const LOOKUP_HANDLE: &[Lie] = &[
         "LookupHandle.record.credential.name: another one, signed by the service's own key",
         Connect,
         |liar, means| {
-            let record = own_record(means.handle, "another", &own_key().public());
+            let record = own_record(means.handle, "another", own_key().public());
             found(liar, move |it| *it = record.clone());
         },
         Refused("peer"),
@@ -267,7 +267,7 @@ pub(super) const LOOKUP_HANDLE: &[Lie] = &[
         "LookupHandle.record: the service's own",
         Connect,
         |liar, means| {
-            let record = own_record(means.handle, means.handle, &own_key().public());
+            let record = own_record(means.handle, means.handle, own_key().public());
             found(liar, move |it| *it = record.clone());
         },
         Pinned,

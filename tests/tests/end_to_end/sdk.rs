@@ -243,7 +243,7 @@ async fn a_pool_that_contacts_have_emptied_puts_nobody_into_two_groups_under_one
     let mut scene = scene(&["alice", "bob"]).await;
     let bob = scene.name(1);
     let full = scene.client(1).count_key_packages().await.unwrap();
-    let (_, full) = *full.iter().find(|(suite, _)| *suite == 1).unwrap();
+    let (_, full) = *full.iter().find(|(suite, _)| *suite == 0x4f).unwrap();
     for number in 0..full {
         scene.group(&format!("g{number}"), &[1]).await;
     }

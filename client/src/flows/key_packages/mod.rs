@@ -78,7 +78,7 @@ impl Engine {
         let takes =
             |package: &ClaimedKeyPackage| leaf::takes_post_quantum(package.key_package.leaf_node());
         match packages {
-            Ok(packages) if !packages.iter().any(takes) => {
+            Ok(packages) if !packages.iter().all(takes) => {
                 UsageError::LacksPostQuantum(contact.name.clone()).into()
             }
             _ => error,
