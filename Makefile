@@ -36,11 +36,12 @@ ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres interop bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
 	@echo 'make test    set-up, build and every test'
+	@echo 'make interop a second client, in TypeScript, talks with mimimi (fetches Node.js)'
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what messages, reads and commits cost the service, a token at issuance and'
@@ -94,6 +95,15 @@ test-postgres:
 ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END) -- $(addprefix --skip=,$(ON_ANY_ENGINE))'
 endif
+
+# The client in interop/ against the programs that tests run. Node.js comes from PyPI and its packages
+# from npm, both pinned by hash; npm runs no script of theirs.
+interop: programs
+	@node=$$(sh scripts/node.sh) && export PATH="$$node/bin:$$PATH" && cd interop && \
+	    npm="node $$node/lib/node_modules/npm/bin/npm-cli.js" && \
+	    $$npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && \
+	    $$npm run --silent check && \
+	    INTEROP_BIN="$(CARGO_TARGET_DIR)/tested" $$npm run --silent test
 
 # The programs first: some of them run services.
 bench: build

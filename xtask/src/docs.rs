@@ -123,7 +123,7 @@ fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         let name = name.to_string_lossy();
         let path = directory.join(&*name);
         if entry.file_type()?.is_dir() {
-            if name != "target" && !name.starts_with('.') {
+            if name != "target" && name != "node_modules" && !name.starts_with('.') {
                 collect(&path, paths)?;
             }
         } else if name.ends_with(".md") || name.ends_with(".rs") {
