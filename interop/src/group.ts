@@ -198,15 +198,23 @@ export class Group {
   async #takeIn(service: Service, shown: Stretch): Promise<News[]> {
     const news: News[] = [];
     const segment = this.segment.id;
-    for (const [position, entry, chain] of entriesFrom(this.segment, shown)) {
-      const opened = openEntry(this.segment, entry);
+    for (const { position, entry, chain } of entriesFrom(this.segment, shown)) {
+      const before = this.segment;
+      const opened = openEntry(before, entry);
       if (chain !== undefined) this.#chains.keep(position + 1n, chain);
-      // The position moves with the effect of the entry, never without it.
-      this.segment = { ...this.segment, next: position + 1n, chain };
-      const place = { segment, rotation: this.segment.rotation, position, chain };
-      news.push(
-        opened === undefined ? { kind: "expired" } : await this.#take(service, opened.event, place),
-      );
+      this.segment = { ...before, next: position + 1n, chain };
+      const place = { segment, rotation: before.rotation, position, chain };
+      try {
+        news.push(
+          opened === undefined
+            ? { kind: "expired" }
+            : await this.#take(service, opened.event, place),
+        );
+      } catch (error) {
+        // The position moves with the effect of the entry, never without it.
+        this.segment = before;
+        throw error;
+      }
       if (segment !== this.segment.id) {
         this.#chains = new Chains(this.segment.id);
         return news;

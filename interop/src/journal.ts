@@ -231,14 +231,18 @@ function chainAfter(chain: Uint8Array, position: bigint, entry: Entry): Uint8Arr
   return sha256(utf8("MIMIMI 1.0 journal entry\0"), chain, place, row);
 }
 
-/** The entries from `at` on, each with its position, held against the chain. */
-export function* entriesFrom(
-  at: Segment,
-  shown: Stretch,
-): Generator<[bigint, Entry, Uint8Array | undefined]> {
-  let chain = at.chain;
-  const end = endOf(shown);
-  for (let position = at.next; position < end; position++) {
+/** An entry with its position, and the chain behind it as far as it is known. */
+export interface Placed {
+  position: bigint;
+  entry: Entry;
+  chain: Uint8Array | undefined;
+}
+
+/** The entries from `at` on, when the chain over all of them has been held against the end. */
+export function entriesFrom(at: Segment, shown: Stretch): Placed[] {
+  let { chain } = at;
+  const entries: Placed[] = [];
+  for (let position = at.next; position < endOf(shown); position++) {
     const entry = shown.entries[Number(position - shown.first)];
     if (entry === undefined) throw new Lie("a position is left out");
     chain = chain && chainAfter(chain, position, entry);
@@ -248,8 +252,9 @@ export function* entriesFrom(
       }
       chain = shown.head.chain;
     }
-    yield [position, entry, chain];
+    entries.push({ position, entry, chain });
   }
+  return entries;
 }
 
 /** A commit with what travels beside it. */

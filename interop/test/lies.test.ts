@@ -9,7 +9,7 @@ import { Client } from "../src/client.ts";
 import { X_WING_SUITE } from "../src/ciphersuites.ts";
 import { Mismatch } from "../src/directory.ts";
 import { Wallet } from "../src/issuer.ts";
-import { Chains, Lie } from "../src/journal.ts";
+import { Chains, Lie, readEntry } from "../src/journal.ts";
 import { operations, type Carrier } from "../src/requests.ts";
 import { CannotOpen } from "../src/sealing.ts";
 import { BadSignature, SigningKey } from "../src/signing.ts";
@@ -66,7 +66,9 @@ async function whileLying<T>(it: NonNullable<typeof lie>, attempt: () => Promise
 const changed = (at: number) => (answer: Uint8Array) => answer.with(at, (answer[at] ?? 0) ^ 1);
 
 const { readJournal, lookupHandle } = operations;
-/** Where things stand in an answer to a read: generation, next, chain, signature. */
+/** Of an answer to a read: the signed end, then step, closed and first, before the entries. */
+const BEFORE_THE_ENTRIES = 8 + 8 + 32 + 64 + 4 + 1 + 8;
+/** Where things stand in the end: generation, next, chain, signature. */
 const [NEXT, CHAIN, SIGNATURE] = [15, 16, 48];
 
 test("an end that the service has not signed is refused", async () => {
@@ -86,12 +88,9 @@ test("an entry that was changed or left out is refused, and the true one read la
   const { group } = tara.contact("anna");
   await anna.send(anna.contact("tara").group, "true");
   const at = group.segment.next;
-  const head = 8 + 8 + 32 + 64;
-  // Head, step, closed and first come before the entries.
-  const lengthOfEntries = head + 4 + 1 + 8;
   const otherwise = (answer: Uint8Array) => {
     const reader = new Reader(answer);
-    reader.bytes(lengthOfEntries);
+    reader.bytes(BEFORE_THE_ENTRIES);
     reader.opaque();
     return changed(reader.at() - 1)(answer);
   };
@@ -102,7 +101,7 @@ test("an entry that was changed or left out is refused, and the true one read la
   );
   const without = (answer: Uint8Array) => {
     // An empty vector in the place of the entries, no piece, and no padding.
-    const start = answer.slice(0, lengthOfEntries);
+    const start = answer.slice(0, BEFORE_THE_ENTRIES);
     return Uint8Array.of(...start, 0, 0, 0);
   };
   await assert.rejects(whileLying({ path: readJournal.path, change: without }, read), Lie);
@@ -110,6 +109,29 @@ test("an entry that was changed or left out is refused, and the true one read la
   const [news] = await read();
   assert.ok(news?.kind === "message" && news.content.kind === "message");
   assert.equal(Buffer.from(news.content.message.body).toString(), "true");
+});
+
+test("entries in another order are refused, although each of them is true", async () => {
+  const { group } = tara.contact("anna");
+  const there = anna.contact("tara").group;
+  for (const words of ["first", "second"]) await anna.send(there, words);
+  const swapped = (answer: Uint8Array) => {
+    const reader = new Reader(answer);
+    const start = reader.bytes(BEFORE_THE_ENTRIES);
+    const entries = reader.vector(readEntry);
+    const [one, other] = entries.splice(-2);
+    assert.ok(one !== undefined && other !== undefined);
+    const writer = new Writer().bytes(start);
+    writer.vector([...entries, other, one], (inner, entry) => {
+      inner.u8(entry.type).opaque(entry.bytes);
+    });
+    return writer.bytes(reader.bytes(reader.left())).end();
+  };
+  const read = () => group.read(tara.service);
+  const at = group.segment.next;
+  await assert.rejects(whileLying({ path: readJournal.path, change: swapped }, read), Lie);
+  // Not one of them was taken in.
+  assert.equal(group.segment.next, at);
 });
 
 test("a handle that leads to another key is refused", async () => {
