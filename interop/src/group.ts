@@ -41,6 +41,7 @@ import {
 import { follow, type Streamer } from "./following.ts";
 import { expandWithLabel, sha256 } from "./kdf.ts";
 import { context, decodeMessage, encodeMessage, leafAt, leavesOf, pseudonymousOf } from "./mls.ts";
+import { takeProposal, type Removal } from "./proposals.ts";
 import { SigningKey } from "./signing.ts";
 import { decode, Malformed, Writer } from "./tls.ts";
 import { readCommitAad } from "./joining.ts";
@@ -65,6 +66,7 @@ export type News =
       joined: Member[];
       own: Place | undefined;
     }
+  | { kind: "proposal"; removal: Removal }
   | { kind: "expired" };
 
 /** Where a commit stands, and the chain behind it. */
@@ -226,11 +228,16 @@ export class Group {
 
   async #take(service: Service, event: Event, place: Place): Promise<News> {
     if (event.kind === "commit") return this.#takeCommit(event, place);
+    if (event.kind === "proposal") {
+      const { state, removal } = await takeProposal(this.state, this.suite, event.mls);
+      this.state = state;
+      return { kind: "proposal", removal };
+    }
     const digest = hex(sha256(event.mls));
     if (this.#sent.has(digest)) return { kind: "own", digest };
     const message = decodeMessage(event.mls);
     if (message.wireformat !== wireformats.mls_private_message) {
-      throw new Malformed("proposals are not followed by this client");
+      throw new Malformed("messages are private messages");
     }
     const from = this.member(this.#senderOf(message.privateMessage));
     const processed = await this.#process(message);

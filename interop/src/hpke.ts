@@ -76,7 +76,8 @@ export class HpkeKey {
 
 /**
  * What is hashed to the seed of an X-Wing key: `LabeledDerive` of draft-ietf-hpke-pq. The library
- * hashes a seed without labels, as draft-connolly-cfrg-xwing-kem-06 §5.6 has it; so do MLS libraries.
+ * hashes a seed without labels, as draft-connolly-cfrg-xwing-kem-06 §5.6 has it. So do MLS
+ * libraries.
  */
 function labeled(seed: Uint8Array): Uint8Array {
   const suiteId = new Writer().bytes(utf8("KEM")).u16(kems.xWing.id).end();

@@ -22,11 +22,13 @@ import {
   type CiphersuiteImpl,
   type ClientState,
   type Credential,
+  type Extension,
   type GroupInfo,
   type KeyPackage,
   type LeafNode,
   type MlsContext,
   type MlsMessage,
+  type Node,
   type PrivateKeyPackage,
   type RatchetTree,
 } from "ts-mls";
@@ -39,12 +41,16 @@ import { decode, Malformed, Reader, Writer } from "./tls.ts";
 // `external_senders` is a list (RFC 9420 §12.1.8.1). ts-mls takes it for one sender without a list
 // and would not read any group here. Under another name its bytes stay as they are, and the type
 // stays one that every leaf supports.
-Object.assign(defaultExtensionTypes, { external_senders: 0x10005, external_senders_list: 5 });
+const EXTERNAL_SENDERS = 5;
+Object.assign(defaultExtensionTypes, {
+  external_senders: 0x10000 + EXTERNAL_SENDERS,
+  external_senders_list: EXTERNAL_SENDERS,
+});
 
 /** The extension of a group's policy. */
 export const POLICY_EXTENSION = 0xf0c3;
 /** SelfRemove (draft-ietf-mls-extensions). */
-const SELF_REMOVE = 0x000a;
+export const SELF_REMOVE = 0x000a;
 const BASIC = 0x0001;
 
 export const capabilities: Capabilities = {
@@ -161,11 +167,28 @@ export function contextExtensions(externalSenderKey: Uint8Array, policy: Uint8Ar
         credentialTypes: [CREDENTIAL_TYPE],
       },
     },
-    { ...makeCustomExtension({ extensionType: 0xffff, extensionData: senders }), extensionType: 5 },
+    {
+      ...makeCustomExtension({ extensionType: 0xffff, extensionData: senders }),
+      extensionType: EXTERNAL_SENDERS,
+    },
     ...(policy === undefined
       ? []
       : [makeCustomExtension({ extensionType: POLICY_EXTENSION, extensionData: policy })]),
   ];
+}
+
+/** The signature keys in `external_senders`, in their order. */
+export function externalSenders(extensions: readonly Extension[]): Uint8Array[] {
+  const list = extensions.find((it) => it.extensionType === EXTERNAL_SENDERS)?.extensionData;
+  if (!(list instanceof Uint8Array)) return [];
+  return decode(list, (reader) =>
+    reader.vector((inner) => {
+      const key = inner.opaque();
+      inner.u16();
+      inner.opaque();
+      return key;
+    }),
+  );
 }
 
 /** A tree with this one leaf, as it is encoded (RFC 9420 §12.4.3.3). */
@@ -223,19 +246,25 @@ function readSource(reader: Reader) {
 
 /** The tree of a join record or of an `ExternalCommitInfoResponse`: ts-mls reads none by itself. */
 export function readTree(bytes: Uint8Array): RatchetTree {
-  return decode(bytes, (whole) =>
-    whole.vector((reader) =>
-      reader.optional((node) => {
-        if (node.u8() === nodeTypes.leaf) return { nodeType: nodeTypes.leaf, leaf: readLeaf(node) };
-        const parent = {
-          hpkePublicKey: node.opaque(),
-          parentHash: node.opaque(),
-          unmergedLeaves: node.vector((inner) => inner.u32()),
-        };
-        return { nodeType: nodeTypes.parent, parent };
-      }),
-    ),
-  );
+  const nodes = decode(bytes, (whole) => whole.vector((reader) => reader.optional(readNode)));
+  // Blank nodes at the end are left out, and stand there all the same (RFC 9420 §12.4.3.3).
+  const width = 2 ** Math.ceil(Math.log2((nodes.length + 1) / 2));
+  const blank = Array.from({ length: 2 * width - 1 - nodes.length }, () => undefined);
+  return [...nodes, ...blank];
+}
+
+function readNode(reader: Reader): Node {
+  switch (reader.u8()) {
+    case nodeTypes.leaf:
+      return { nodeType: nodeTypes.leaf, leaf: readLeaf(reader) };
+    case nodeTypes.parent: {
+      const keys = { hpkePublicKey: reader.opaque(), parentHash: reader.opaque() };
+      const unmergedLeaves = reader.vector((inner) => inner.u32());
+      return { nodeType: nodeTypes.parent, parent: { ...keys, unmergedLeaves } };
+    }
+    default:
+      throw new Malformed("a node of no known type");
+  }
 }
 
 /** The leaf at an index, if there is one. */

@@ -2,8 +2,8 @@
 // show is held against what nobody but the right one can sign.
 
 import assert from "node:assert/strict";
-import { createServer, type Server } from "node:http";
-import { after, before, test } from "node:test";
+import { createServer } from "node:http";
+import { after, before, test, type TestContext } from "node:test";
 import { random } from "../src/bytes.ts";
 import { Client } from "../src/client.ts";
 import { X_WING_SUITE } from "../src/ciphersuites.ts";
@@ -13,7 +13,6 @@ import { Chains, Lie, readEntry } from "../src/journal.ts";
 import { operations, type Carrier } from "../src/requests.ts";
 import { CannotOpen } from "../src/sealing.ts";
 import { BadSignature, SigningKey } from "../src/signing.ts";
-import { type Stack } from "../src/stack.ts";
 import { Reader, Writer } from "../src/tls.ts";
 import { Transport } from "../src/transport.ts";
 import { RunningStack } from "./stack.ts";
@@ -145,80 +144,62 @@ test("a handle that leads to another key is refused", async () => {
   );
 });
 
-/** A mirror that changes what another one shows. */
+/** Where a mirror is that changes what another one shows, as long as a test runs. */
 async function mirror(
+  t: TestContext,
   of: string,
-  change: (path: string, body: Buffer) => Buffer,
-): Promise<[Server, string]> {
+  change: (path: string, body: string) => string,
+): Promise<string> {
   const server = createServer(async (request, response) => {
     const path = request.url ?? "";
     const shown = await fetch(new URL(path, of));
     response.writeHead(shown.status, { "content-type": shown.headers.get("content-type") ?? "" });
-    response.end(change(path, Buffer.from(await shown.arrayBuffer())));
+    // Every byte is one letter.
+    const body = Buffer.from(await shown.arrayBuffer()).toString("latin1");
+    response.end(Buffer.from(change(path, body), "latin1"));
   });
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
   const address = server.address();
   assert.ok(address !== null && typeof address === "object");
-  return [server, `http://127.0.0.1:${address.port}`];
+  return `http://127.0.0.1:${address.port}`;
 }
 
-async function meetBehind(stack: Stack): Promise<unknown> {
+async function meetBehind(mirrorUrl: string): Promise<unknown> {
+  const stack = { ...running.stack, ohttp_key_mirrors: [`${mirrorUrl}/ohttp-keys`] };
   return new Transport(stack).meet(X_WING_SUITE);
 }
 
-test("a mirror with another key or directory is noticed before anything is sent", async () => {
-  const { stack } = running;
-  const honest = await mirror(stack.issuer, (_, body) => body);
-  const lies: [string, (body: Buffer) => Buffer][] = [
+const flipped = (body: string, at: number) =>
+  body.slice(0, at) + String.fromCharCode(body.charCodeAt(at) ^ 1) + body.slice(at + 1);
+
+test("a mirror with another key or directory is noticed before anything is sent", async (t) => {
+  const { issuer } = running.stack;
+  const lies: [string, (body: string) => string][] = [
     // A byte of the key in each of the two configurations.
-    [
-      "/ohttp-keys",
-      (body) =>
-        Buffer.from(
-          body.map((byte, at) => (at === 100 || at === body.length - 20 ? byte ^ 1 : byte)),
-        ),
-    ],
-    [
-      "/service-directory",
-      (body) => Buffer.from(body.toString().replace('"generation":0', '"generation":1')),
-    ],
-    [
-      "/service-directory",
-      (body) =>
-        Buffer.from(
-          body.toString().replace(/"external_sender_key":"./, '"external_sender_key":"_'),
-        ),
-    ],
+    ["/ohttp-keys", (body) => flipped(flipped(body, 100), body.length - 20)],
+    ["/service-directory", (body) => body.replace('"generation":0', '"generation":1')],
+    ["/service-directory", (body) => body.replace(/"external_sender_key":"./, "$&_")],
   ];
-  try {
-    await meetBehind({ ...stack, ohttp_key_mirrors: [`${honest[1]}/ohttp-keys`] });
-    for (const [where, change] of lies) {
-      const [server, url] = await mirror(stack.issuer, (path, body) =>
-        path === where ? change(body) : body,
-      );
-      const meeting = meetBehind({ ...stack, ohttp_key_mirrors: [`${url}/ohttp-keys`] });
-      await assert.rejects(meeting, Mismatch);
-      server.close();
-    }
-  } finally {
-    honest[0].close();
+  await meetBehind(await mirror(t, issuer, (_, body) => body));
+  for (const [where, change] of lies) {
+    const url = await mirror(t, issuer, (path, body) => (path === where ? change(body) : body));
+    await assert.rejects(meetBehind(url), Mismatch);
   }
 });
 
-test("an issuer that shows a key of its own for one client gets no request", async () => {
-  const { stack } = running;
+test("an issuer that shows a key of its own for one client gets no request", async (t) => {
   let asked = 0;
-  const [server, url] = await mirror(stack.issuer, (path, body) => {
+  const url = await mirror(t, running.stack.issuer, (path, body) => {
     if (!path.endsWith("private-token-issuer-directory")) asked += 1;
-    return Buffer.from(body.toString().replace(/"token-key":"(.{60})./, '"token-key":"$1_'));
+    return body.replace(/"token-key":"(.{60})./, '"token-key":"$1_');
   });
-  const wallet = new Wallet();
-  await assert.rejects(
-    wallet.fill({ ...stack, issuer: url }, running.account(), tara.directory),
-    Mismatch,
-  );
+  const stack = { ...running.stack, issuer: url };
+  await assert.rejects(new Wallet().fill(stack, running.account(), tara.directory), Mismatch);
   assert.equal(asked, 0);
-  server.close();
 });
 
 test("two signed ends at one position are noticed when a member tells of one", () => {

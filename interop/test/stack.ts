@@ -48,8 +48,11 @@ export class RunningStack {
   static async start(): Promise<RunningStack> {
     const directory = mkdtempSync(join(tmpdir(), "interop-"));
     const port = String(await freePorts());
+    const xtask = join(programs, "xtask");
+    // Launched, it ends with this process even if that is killed.
+    const launch = ["launch", String(process.pid), xtask, "--"];
     const words = ["stack", "--dir", directory, "--port", port, "--log", "warn"];
-    const running = spawn(join(programs, "xtask"), words, {
+    const running = spawn(xtask, [...launch, ...words], {
       stdio: ["ignore", "ignore", "inherit"],
     });
     const failed = new Promise<never>((_, fail) => {

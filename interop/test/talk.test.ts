@@ -5,6 +5,8 @@ import { after, before, test } from "node:test";
 import { base64url, fromUtf8 } from "../src/bytes.ts";
 import { X25519_SUITE, X_WING_SUITE } from "../src/ciphersuites.ts";
 import { Client, type Event } from "../src/client.ts";
+import { entriesFrom, Lie, openEntry, readOn } from "../src/journal.ts";
+import { takeProposal } from "../src/proposals.ts";
 import { Transport } from "../src/transport.ts";
 import { Mimimi, RunningStack } from "./stack.ts";
 
@@ -134,7 +136,10 @@ test("a third member has a name, and a removal by mimimi leads into the next seg
   await bob.list("receive");
   await bob.run("send", "garden", "hello from bob");
   assert.deepEqual(texts(await tara.receive()), ["garden/bob: hello from bob"]);
-  assert.deepEqual((await alice.messages()).map((it) => it["text"]), ["hello from bob"]);
+  assert.deepEqual(
+    (await alice.messages()).map((it) => it["text"]),
+    ["hello from bob"],
+  );
   const garden = tara.group("garden");
   assert.equal(garden.members().length, 3);
 
@@ -149,6 +154,69 @@ test("a third member has a name, and a removal by mimimi leads into the next seg
     (await alice.messages()).map((it) => it["text"]),
     ["in the new segment"],
   );
+});
+
+test("who leaves is gone when a member has committed it, and until then nobody sends", async () => {
+  await alice.run("group", "create", "meadow");
+  await alice.run("group", "add", "meadow", "tara", "bob");
+  await tara.receive();
+  await bob.list("receive");
+  const meadow = tara.group("meadow");
+  assert.equal(meadow.members().length, 3);
+  const leaving = meadow.members().find(({ person }) => person && fromUtf8(person.name) === "bob");
+  await bob.run("group", "leave", "meadow");
+  const { epoch } = meadow;
+  const [proposal] = entriesFrom(meadow.segment, await readOn(tara.service, meadow.segment, 0));
+  const opened = proposal && openEntry(meadow.segment, proposal.entry);
+  assert.ok(opened?.event.kind === "proposal");
+  // It ends with its signature and its membership tag.
+  const { mls } = opened.event;
+  for (const at of [mls.length - 1, mls.length - 40]) {
+    const forged = mls.with(at, (mls[at] ?? 0) ^ 1);
+    await assert.rejects(takeProposal(meadow.state, meadow.suite, forged), Lie);
+  }
+  const [news] = await meadow.read(tara.service);
+  assert.deepEqual(news, {
+    kind: "proposal",
+    removal: { by: { member: leaving?.leaf }, removed: leaving?.leaf },
+  });
+  await assert.rejects(tara.send(meadow, "too early"), /unapplied proposals/);
+  await alice.list("receive");
+  await tara.receive();
+  assert.equal(meadow.epoch, epoch + 1n);
+  assert.equal(meadow.members().length, 2);
+  await tara.send(meadow, "we are two");
+  assert.deepEqual(
+    (await alice.messages()).map((it) => it["text"]),
+    ["we are two"],
+  );
+});
+
+test("a removal by the service is followed, and so is who comes in by a code", async () => {
+  const dora = await Mimimi.register(running, "dora");
+  await alice.run("group", "create", "field");
+  await alice.run("group", "add", "field", "tara", "bob");
+  const { code } = await alice.run("group", "invite", "field");
+  await tara.receive();
+  await bob.list("receive");
+  await bob.run("group", "leave", "field");
+  // Who comes in from outside cannot cover that proposal. So the service makes it again.
+  await dora.run("group", "join", String(code));
+  const field = tara.group("field");
+  const news = await field.read(tara.service);
+  const proposals = news.flatMap((it) => (it.kind === "proposal" ? [it.removal] : []));
+  const [own, service] = proposals;
+  assert.ok(own && "member" in own.by);
+  assert.deepEqual(service, { by: { externalSender: 0 }, removed: own.removed });
+  assert.equal(field.members().length, 4);
+  await alice.list("receive");
+  await field.read(tara.service);
+  const names = field.members().map(({ person }) => person && fromUtf8(person.name));
+  assert.deepEqual(names.sort(), ["alice", "dora", "tara"]);
+  await tara.send(field, "welcome, dora");
+  for (const user of [alice, dora]) {
+    assert.ok((await user.messages()).some((it) => it["text"] === "welcome, dora"));
+  }
 });
 
 test("mimimi follows commits of this client, in a group and in a connection", async () => {
