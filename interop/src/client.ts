@@ -53,7 +53,10 @@ export type Event =
   | { kind: "connected"; name: string }
   | { kind: "joined"; group: string; by: string }
   | { kind: "message"; group: string; from: string; message: Message; id: string }
-  | { kind: "sent"; digest: string };
+  | { kind: "sent"; digest: string }
+  /** This user is in the group no more: was removed, or it was deleted. */
+  | { kind: "removed"; group: string }
+  | { kind: "disconnected"; name: string };
 
 export class Client {
   readonly person: Person;
@@ -169,13 +172,18 @@ export class Client {
         events.push(...(await this.#answered(outgoing, news)));
       }
     }
-    for (const contact of this.contacts) {
+    for (const contact of [...this.contacts]) {
       for (const news of await this.#newsOf(contact.group)) {
         events.push(...(await this.#ofContact(contact, news)));
       }
     }
-    for (const [name, group] of this.groups) {
-      for (const news of await this.#newsOf(group)) events.push(...said(name, news));
+    for (const [name, group] of [...this.groups]) {
+      for (const news of await this.#newsOf(group)) {
+        events.push(...said(name, news));
+        if (news.kind !== "removed") continue;
+        this.groups.delete(name);
+        events.push({ kind: "removed", group: name });
+      }
     }
     return events;
   }
@@ -203,6 +211,10 @@ export class Client {
 
   async #ofContact(contact: Contact, news: News): Promise<Event[]> {
     const name = nameOf(contact.credential);
+    if (news.kind === "removed") {
+      this.contacts.splice(this.contacts.indexOf(contact), 1);
+      return [{ kind: "disconnected", name }];
+    }
     if (news.kind !== "message" || !isFrom(news.from, contact)) return said(name, news);
     const { content } = news;
     switch (content.kind) {

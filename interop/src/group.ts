@@ -11,6 +11,8 @@ import {
   type MlsContext,
   type MlsFramedMessage,
   type PrivateMessage,
+  type Proposal,
+  type ProposalRemove,
 } from "ts-mls";
 import { createDecipheriv } from "node:crypto";
 import { equal, hex, random } from "./bytes.ts";
@@ -67,6 +69,8 @@ export type News =
       own: Place | undefined;
     }
   | { kind: "proposal"; removal: Removal }
+  /** This client is a member no more, or there is no group any more. */
+  | { kind: "removed" }
   | { kind: "expired" };
 
 /** Where a commit stands, and the chain behind it. */
@@ -103,6 +107,7 @@ export class Group {
   readonly #context: MlsContext;
   readonly #linkKeys = new Map<number, Uint8Array>();
   readonly #sent = new Set<string>();
+  #isOver = false;
   /** The journal as it was shown here, which others' messages are held against. */
   #chains: Chains;
   #seen: Seen | undefined;
@@ -158,8 +163,9 @@ export class Group {
     return leavesOf(this.state.ratchetTree).map(([leaf]) => this.member(leaf));
   }
 
-  member(leaf: number): Member {
-    const node = leafAt(this.state.ratchetTree, leaf);
+  /** Whose leaf this is, or was in another tree of this group. */
+  member(leaf: number, tree = this.state.ratchetTree): Member {
+    const node = leafAt(tree, leaf);
     const it = node && pseudonymousOf(node.credential, node.signaturePublicKey);
     if (it === undefined) throw new Malformed("there is no such leaf");
     if (leaf === this.ownLeaf) return { leaf, person: this.self, userPseudonym: it.userPseudonym };
@@ -178,12 +184,13 @@ export class Group {
   /** Reads the journal on to its end, through all segments, and tells what is new. */
   async read(service: Service, waitMs = 0): Promise<News[]> {
     const news: News[] = [];
-    for (;;) {
+    while (!this.#isOver) {
       const shown = await readOn(service, this.segment, news.length > 0 ? 0 : waitMs);
       const segment = this.segment.id;
       news.push(...(await this.#takeIn(service, shown)));
-      if (segment === this.segment.id && this.segment.next === shown.head.next) return news;
+      if (segment === this.segment.id && this.segment.next === shown.head.next) break;
     }
+    return news;
   }
 
   /** Follows the journal on a stream, and tells what is new, until the stream is over. */
@@ -191,8 +198,8 @@ export class Group {
     const segment = this.segment.id;
     for await (const stretch of follow(streamer, service, this.segment)) {
       yield* await this.#takeIn(service, stretch);
-      // It goes on in another segment, which a stream does not lead to.
-      if (segment !== this.segment.id) return;
+      // It goes on in another segment, which a stream does not lead to, or without this client.
+      if (segment !== this.segment.id || this.#isOver) return;
     }
   }
 
@@ -217,6 +224,7 @@ export class Group {
         this.segment = before;
         throw error;
       }
+      if (this.#isOver) return news;
       if (segment !== this.segment.id) {
         this.#chains = new Chains(this.segment.id);
         return news;
@@ -239,7 +247,7 @@ export class Group {
     if (message.wireformat !== wireformats.mls_private_message) {
       throw new Malformed("messages are private messages");
     }
-    const from = this.member(this.#senderOf(message.privateMessage));
+    const from = this.#sender(message.privateMessage);
     const processed = await this.#process(message);
     if (processed.kind !== "applicationMessage") throw new Malformed("no application message");
     this.state = processed.newState;
@@ -253,16 +261,22 @@ export class Group {
     return { kind: "message", from, content, id };
   }
 
-  #process(message: MlsFramedMessage, removes?: (removes: boolean) => void) {
+  /**
+   * Has the MLS library process a message, and tells which leaves a commit removes when the commit
+   * has been authenticated. One that removes this client goes no further: its path has nothing for
+   * who is removed.
+   */
+  #process(message: MlsFramedMessage, removes?: (leaves: number[]) => void) {
     return processMessage({
       context: this.#context,
       state: this.state,
       message,
       callback: (incoming) => {
-        const proposals = incoming.kind === "commit" ? incoming.proposals : [];
-        const { remove } = defaultProposalTypes;
-        removes?.(proposals.some(({ proposal }) => proposal.proposalType === remove));
-        return "accept";
+        const leaves = (incoming.kind === "commit" ? incoming.proposals : []).flatMap(
+          ({ proposal }) => (isRemove(proposal) ? [proposal.remove.removed] : []),
+        );
+        removes?.(leaves);
+        return leaves.includes(this.ownLeaf) ? "reject" : "accept";
       },
     });
   }
@@ -283,10 +297,16 @@ export class Group {
       this.state = expected.state;
       this.recoverySeed = expected.recoverySeed ?? this.recoverySeed;
     } else {
-      let removes = false;
-      const processed = await this.#process(message, (found) => (removes = found));
+      let removed: number[] = [];
+      const processed = await this.#process(message, (leaves) => (removed = leaves));
+      if (removed.includes(this.ownLeaf)) {
+        this.#isOver = true;
+        return { kind: "removed" };
+      }
       // protocol.md, *What members refuse*: who was removed would know the way into what follows.
-      if (removes && !aad.rotates) throw new Lie("a commit removes somebody and does not rotate");
+      if (removed.length > 0 && !aad.rotates) {
+        throw new Lie("a commit removes somebody and does not rotate");
+      }
       this.state = processed.newState;
     }
     // The first commit of an epoch wins.
@@ -301,7 +321,7 @@ export class Group {
   }
 
   /** The sender of a message (RFC 9420 §6.3.2): ts-mls checks it and does not tell it. */
-  #senderOf(message: PrivateMessage): number {
+  #sender(message: PrivateMessage): Member {
     const then = this.state.historicalReceiverData.get(message.epoch);
     const secret = then?.senderDataSecret ?? this.state.keySchedule.senderDataSecret;
     const sample = message.ciphertext.subarray(0, 32);
@@ -315,11 +335,13 @@ export class Group {
     const decipher = createDecipheriv("aes-128-gcm", key, nonce, { authTagLength: 16 });
     decipher.setAAD(aad.end()).setAuthTag(sealed.subarray(-16));
     const opened = Buffer.concat([decipher.update(sealed.subarray(0, -16)), decipher.final()]);
-    return decode(new Uint8Array(opened), (reader) => {
-      const leaf = reader.u32();
+    const leaf = decode(new Uint8Array(opened), (reader) => {
+      const index = reader.u32();
+      // Generation and reuse guard.
       reader.bytes(8);
-      return leaf;
+      return index;
     });
+    return this.member(leaf, then?.ratchetTree);
   }
 
   /** Sends something into the group. It is done when it is read in the journal. */
@@ -351,4 +373,8 @@ export class Group {
   has(person: ClientCredential): boolean {
     return this.members().some((it) => it.person !== undefined && isSamePerson(it.person, person));
   }
+}
+
+function isRemove(proposal: Proposal): proposal is ProposalRemove {
+  return proposal.proposalType === defaultProposalTypes.remove;
 }

@@ -275,3 +275,18 @@ test("what mimimi says comes on a stream while it is followed", async () => {
   assert.equal(told.value.from.person && fromUtf8(told.value.from.person.name), "alice");
   await news.return(undefined);
 });
+
+test("a group that removes this client is gone, and so is a connection that ends", async () => {
+  await alice.run("group", "remove", "garden", "tara");
+  await alice.run("send", "garden", "now that we are alone");
+  await alice.run("group", "delete", "classical");
+  const events = await tara.receive();
+  assert.deepEqual(texts(events), []);
+  const gone = events.flatMap((event) => (event.kind === "removed" ? [event.group] : []));
+  assert.deepEqual(gone.sort(), ["classical", "garden"]);
+  assert.throws(() => tara.group("garden"), /no group garden/);
+
+  await bob.run("disconnect", "tara");
+  assert.deepEqual(await tara.receive(), [{ kind: "disconnected", name: "bob" }]);
+  assert.throws(() => tara.contact("bob"), /no contact/);
+});
