@@ -70,6 +70,9 @@ test("this client accepts a request of mimimi", async () => {
   assert.deepEqual(others, []);
   assert.equal(fromUtf8(request.requester.name), "bob");
   await tara.accept(request);
+  const { group } = tara.contact("bob");
+  // Whoever came in from outside waits until somebody was heard.
+  await assert.rejects(tara.send(group, "too early"), /nobody was heard/);
   const accepted = await bob.list("receive");
   assert.ok(
     accepted.some((event) => event["type"] === "connected" && event["name"] === "tara"),
@@ -77,22 +80,9 @@ test("this client accepts a request of mimimi", async () => {
   );
   // Bob's token comes in the group, now that he knows who has accepted.
   assert.deepEqual(await tara.receive(), [{ kind: "connected", name: "bob" }]);
+  await group.send(tara.service, { kind: "greeting" });
   // It is gone from the inbox.
   assert.deepEqual(await tara.requests(), []);
-});
-
-test("who came in from outside sends nothing before it has heard somebody", async () => {
-  const carol = await Client.open(running.stack, running.account(), "carol");
-  await carol.register();
-  await bob.run("connect", "carol");
-  const [request] = await carol.requests();
-  assert.ok(request);
-  await carol.accept(request);
-  const { group } = carol.contact("bob");
-  await assert.rejects(carol.send(group, "too early"), /nobody was heard/);
-  await bob.list("receive");
-  await carol.receive();
-  assert.equal(group.mustHear, false);
 });
 
 test("mimimi adds this client to a group, and each reads what the other writes", async () => {
@@ -208,6 +198,15 @@ test("a removal by the service is followed, and so is who comes in by a code", a
   const [own, service] = proposals;
   assert.ok(own && "member" in own.by);
   assert.deepEqual(service, { by: { externalSender: 0 }, removed: own.removed });
+  // It has no membership tag, and ends with its signature.
+  const atLast = { ...field.segment, next: field.segment.next - 1n, chain: undefined };
+  const [last] = entriesFrom(atLast, await readOn(tara.service, atLast, 0));
+  const opened = last && openEntry(field.segment, last.entry);
+  assert.ok(opened?.event.kind === "proposal");
+  const { mls } = opened.event;
+  const forged = mls.with(-1, (mls.at(-1) ?? 0) ^ 1);
+  await takeProposal(field.state, field.suite, mls);
+  await assert.rejects(takeProposal(field.state, field.suite, forged), Lie);
   assert.equal(field.members().length, 4);
   await alice.list("receive");
   await field.read(tara.service);
