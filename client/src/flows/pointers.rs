@@ -52,12 +52,16 @@ mod tests {
     use crate::error::PeerError;
     use crate::leaf::CIPHERSUITE;
     use crate::store::contacts::tests::contact;
+    use crate::store::key_packages;
+    use crate::store::leaf_keys;
+    use crate::store::mls::{delete_key_package, own_key_package};
     use crate::store::pointers::{MISFITS, MOST_WAITING, TRIES, invited, put_off, receive};
     use crate::store::provider::{LeafSigner, Provider};
     use openmls::prelude::{BasicCredential, CredentialWithKey, KeyPackage, OpenMlsProvider as _};
     use protocol::codec::{WireSecret, opaque};
     use protocol::ids::{ChainHead, Epoch, Position, RotationEpoch, SegmentId, WelcomeId};
     use protocol::journal::Place;
+    use protocol::time::DAY_MS;
     use protocol::welcome::{DevicePointer, WelcomePointer};
     use rusqlite::Connection;
 
@@ -75,7 +79,7 @@ mod tests {
         }
     }
 
-    /// A KeyPackage whose private part is here; its reference.
+    /// A KeyPackage that was made here; its reference.
     fn key_package(db: &Connection) -> Vec<u8> {
         let signer = LeafSigner(crypto::sign::SignatureKeyPair::random().unwrap().into());
         let credential = CredentialWithKey {
@@ -86,6 +90,8 @@ mod tests {
         let package = KeyPackage::builder()
             .build(CIPHERSUITE, &provider, &signer, credential)
             .unwrap();
+        leaf_keys::store_key(db, &signer.0).unwrap();
+        key_packages::made(db, package.key_package()).unwrap();
         let reference = package.key_package().hash_ref(provider.crypto()).unwrap();
         reference.as_slice().to_vec()
     }
@@ -118,14 +124,28 @@ mod tests {
             db.query_row(left, [[key; 32]], |row| row.get(0)).unwrap()
         };
         assert_eq!((left(1), left(2)), (5, 3));
-        // What is known of packages goes with them: they are good for twelve weeks.
-        let known = |now_ms| -> u32 {
+    }
+
+    #[test]
+    fn of_a_key_package_that_nobody_has_used_in_time_no_private_key_is_left() {
+        let db = crate::store::database::in_memory().unwrap();
+        let (unused, joined) = (key_package(&db), key_package(&db));
+        // As the library does when a group is joined.
+        delete_key_package(&db, &joined).unwrap();
+        let kept = |now_ms| {
             invited(&db, now_ms).unwrap();
-            let known = "SELECT count(*) FROM used_packages";
-            db.query_row(known, (), |row| row.get(0)).unwrap()
+            let is_kept = own_key_package(&db, &unused).unwrap().is_some();
+            let count = |table| -> u32 {
+                let count = format!("SELECT count(*) FROM {table}");
+                db.query_row(&count, (), |row| row.get(0)).unwrap()
+            };
+            (is_kept, count("leaf_keys"), count("made_packages"))
         };
-        let year_2100_ms = 4_102_444_800_000;
-        assert_eq!((known(0), known(year_2100_ms)), (2, 0));
+        // Three months, the library's own lifetime, and 98 days for the join record.
+        let now_ms = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+        let days = |days: u64| now_ms + days * DAY_MS;
+        assert_eq!(kept(days(84 + 97)), (true, 2, 2));
+        assert_eq!(kept(days(84 + 100)), (false, 1, 0));
     }
 
     #[test]

@@ -1,17 +1,19 @@
 //! KeyPackages that this client publishes.
 
-use openmls::prelude::Ciphersuite;
+use openmls::prelude::{Ciphersuite, KeyPackage, OpenMlsProvider as _};
 use protocol::codec::opaque;
 use protocol::ids::Day;
 use protocol::key_packages::CountKeyPackagesResponse;
-use protocol::time::DAY_MS;
+use protocol::time::{DAY_MS, day_of};
 use rusqlite::Connection;
 use tls_codec::VLBytes;
 
-use crate::error::Error;
+use crate::error::{Error, mls};
 use crate::leaf::CIPHERSUITE;
 use crate::store::database::{change, rows, value};
 use crate::store::events::{self, Event};
+use crate::store::mls::{delete_key_package, own_key_package};
+use crate::store::provider::Provider;
 use crate::sync_message::{DeviceId, MadePackage, WantedSet};
 
 /// So many sets of the usual ciphersuite, and of each other one, are published for a contact at a
@@ -23,6 +25,9 @@ pub(crate) const LOW: (u32, u32) = (2, 1);
 
 /// So long the other devices have time to add their packages.
 pub(crate) const BATCH_MS: u64 = DAY_MS;
+
+/// A join record is kept for so long at most: what points to it or opens it is kept no longer.
+pub(crate) const KEPT_DAYS: u32 = 98;
 
 /// Sets of one ciphersuite that are to be published. None is of last resort: that would be one
 /// pseudonym in as many groups as the service, or a contact who has emptied the pool, wants it to
@@ -54,6 +59,45 @@ pub(crate) fn due(
         }
     }
     Ok(all)
+}
+
+/// This device has made a KeyPackage, in the caller's transaction.
+pub(crate) fn made(db: &Connection, package: &KeyPackage) -> Result<(), Error> {
+    let reference = package.hash_ref(Provider::new(db).crypto()).map_err(mls)?;
+    let end = day_of(package.life_time().not_after().saturating_mul(1_000));
+    change(
+        db,
+        "INSERT INTO made_packages (key_package_ref, leaf_key, expires_day) VALUES (?, ?, ?)",
+        (
+            reference.as_slice(),
+            package.leaf_node().signature_key().as_slice(),
+            end.saturating_add(KEPT_DAYS),
+        ),
+    )
+}
+
+/// Deletes the private keys of KeyPackages that nobody has used, once no join record is there that
+/// could be opened with them.
+pub(crate) fn forget_expired(db: &Connection, today: u32) -> Result<(), Error> {
+    let expired = rows(
+        db,
+        "SELECT key_package_ref, leaf_key FROM made_packages WHERE expires_day < ?",
+        [today],
+        |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)),
+    )?;
+    for (reference, leaf_key) in expired {
+        // The library deletes one that a group was joined with. Then the leaf is in that group.
+        if own_key_package(db, &reference)?.is_some() {
+            change(db, "DELETE FROM leaf_keys WHERE public_key = ?", [leaf_key])?;
+            delete_key_package(db, &reference)?;
+        }
+        change(
+            db,
+            "DELETE FROM made_packages WHERE key_package_ref = ?",
+            [reference],
+        )?;
+    }
+    Ok(())
 }
 
 pub(crate) struct Batch {

@@ -68,9 +68,19 @@ pub(crate) fn own_key_package(
     db: &Connection,
     reference: &[u8],
 ) -> Result<Option<KeyPackageBundle>, Error> {
-    let reference = KeyPackageRef::tls_deserialize_exact_bytes(&opaque(reference).encode())
-        .map_err(|_| PeerError::Message)?;
+    let reference = key_package_ref(reference)?;
     Ok(Provider::new(db).storage().key_package(&reference)?)
+}
+
+/// Deletes the private keys of an own KeyPackage.
+pub(crate) fn delete_key_package(db: &Connection, reference: &[u8]) -> Result<(), Error> {
+    let reference = key_package_ref(reference)?;
+    Ok(Provider::new(db).storage().delete_key_package(&reference)?)
+}
+
+fn key_package_ref(bytes: &[u8]) -> Result<KeyPackageRef, Error> {
+    KeyPackageRef::tls_deserialize_exact_bytes(&opaque(bytes).encode())
+        .map_err(|_| PeerError::Message.into())
 }
 
 /// Whether proposals wait for a commit.

@@ -14,11 +14,9 @@ use zeroize::Zeroizing;
 use crate::error::{Error, LocalError, PeerError};
 use crate::store::acts::{self, Act};
 use crate::store::database::{change, value};
+use crate::store::key_packages::{self, KEPT_DAYS};
+use crate::store::known;
 use crate::store::mls::own_key_package;
-use crate::store::{key_packages, known};
-
-/// A join record is kept for so long at most: what points to it need not be kept longer.
-pub(crate) const KEPT_DAYS: u32 = 98;
 
 /// An invitation that could not be followed is forgotten after so long.
 pub(crate) const INVITATION_MS: u64 = KEPT_DAYS as u64 * protocol::time::DAY_MS;
@@ -175,13 +173,11 @@ fn count(db: &Connection, sender: &[u8], reference: &[u8]) -> Result<(), Error> 
     let Some(package) = own_key_package(db, reference)? else {
         return Ok(());
     };
-    let package = package.key_package();
-    let expires = day_of(package.life_time().not_after().saturating_mul(1_000));
     let is_first = db
-        .prepare_cached("INSERT OR IGNORE INTO used_packages VALUES (?, ?)")?
-        .execute((reference, expires))?;
+        .prepare_cached("UPDATE made_packages SET used = 1 WHERE key_package_ref = ? AND used = 0")?
+        .execute([reference])?;
     if is_first > 0 {
-        key_packages::used(db, sender, package.ciphersuite())?;
+        key_packages::used(db, sender, package.key_package().ciphersuite())?;
     }
     Ok(())
 }
@@ -224,11 +220,7 @@ pub(crate) fn invited(db: &Connection, now_ms: u64) -> Result<Vec<Invited>, Erro
         "DELETE FROM invitations WHERE received_ms < ?",
         [number(now_ms.saturating_sub(INVITATION_MS))],
     )?;
-    change(
-        db,
-        "DELETE FROM used_packages WHERE expires_day < ?",
-        [day_of(now_ms)],
-    )?;
+    key_packages::forget_expired(db, day_of(now_ms))?;
     let mut statement =
         db.prepare_cached("SELECT id, pointer FROM invitations WHERE again_ms <= ? ORDER BY id")?;
     let rows = statement.query_map([number(now_ms)], |row| {

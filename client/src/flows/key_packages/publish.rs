@@ -67,9 +67,9 @@ pub(crate) fn make_package(
             leaf.credential.clone(),
         )
         .map_err(mls)?;
-    Ok(opaque(
-        bundle.key_package().tls_serialize_detached().map_err(mls)?,
-    ))
+    let package = bundle.key_package();
+    key_packages::made(db, package)?;
+    Ok(opaque(package.tls_serialize_detached().map_err(mls)?))
 }
 
 fn upload(

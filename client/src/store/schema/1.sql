@@ -616,10 +616,14 @@ CREATE TABLE key_packages (
     PRIMARY KEY (signature_key, ciphersuite)
 ) STRICT;
 
--- KeyPackages that this user was invited with and that are taken off their set's count.
-CREATE TABLE used_packages (
+-- KeyPackages that this device has made, until nobody can invite it with them any more.
+CREATE TABLE made_packages (
     key_package_ref BLOB PRIMARY KEY,
-    expires_day INTEGER NOT NULL
+    -- Public signature key of its leaf.
+    leaf_key BLOB NOT NULL,
+    expires_day INTEGER NOT NULL,
+    -- 1: this user was invited with it, and it is taken off its set's count.
+    used INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Sets in the making: each device adds its package.
