@@ -44,6 +44,7 @@ mod push;
 mod refusals;
 mod rollback;
 mod samples;
+mod scene;
 mod sdk;
 mod slots;
 mod soak;
