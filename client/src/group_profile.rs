@@ -46,7 +46,7 @@ pub struct GroupProfile {
 }
 
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Content {
+struct GroupProfileContent {
     name: VLBytes,
     description: VLBytes,
     media_type: VLBytes,
@@ -86,7 +86,7 @@ impl GroupProfile {
             return Vec::new();
         }
         let picture = self.picture.as_ref();
-        let content = Content {
+        let content = GroupProfileContent {
             name: opaque(self.name.as_bytes()),
             description: opaque(self.description.as_bytes()),
             media_type: opaque(picture.map_or(&b""[..], |it| it.media_type.as_bytes())),
@@ -100,7 +100,7 @@ impl GroupProfile {
 
     /// As a member has set it: what does not fit is cut or left out. `None` for what is no profile.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (content, zeros) = Content::tls_deserialize_bytes(bytes).ok()?;
+        let (content, zeros) = GroupProfileContent::tls_deserialize_bytes(bytes).ok()?;
         let is_padded = zeros.iter().all(|byte| *byte == 0);
         let text = |bytes: &VLBytes| String::from_utf8(bytes.as_slice().to_vec()).ok();
         let picture = Picture {
@@ -139,10 +139,10 @@ impl Picture {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn profile() -> GroupProfile {
+    pub(crate) fn profile() -> GroupProfile {
         GroupProfile {
             name: "garden".to_owned(),
             description: "Roses,\nand whatever else grows".to_owned(),

@@ -142,8 +142,6 @@ mod engine;
 mod envelope;
 mod error;
 mod filling;
-#[cfg(test)]
-mod fixtures;
 mod flows;
 mod group_profile;
 mod home;
@@ -166,6 +164,8 @@ mod slots;
 mod store;
 mod sync_message;
 pub mod text;
+#[cfg(test)]
+mod vectors;
 mod views;
 
 pub use api::{Client, Events};

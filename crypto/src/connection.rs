@@ -2,16 +2,16 @@
 //! share a group.
 
 use protocol::Wire;
-use protocol::codec::opaque;
+use protocol::codec::{WireSecret, opaque};
 use protocol::connections::{
     ClientCredential, ConnectionRequest, ConnectionRequestExtensions, ConnectionResponse,
     HandleRecord,
 };
-use protocol::ids::GroupId;
+use protocol::ids::{Epoch, GroupId};
 use protocol::inbox::REQUEST_SIZE;
 use protocol::reporting::{Padded, REQUEST_SLOT};
 use protocol::welcome::Attribution;
-use tls_codec::Size;
+use tls_codec::{Serialize as _, Size, TlsSerialize, TlsSize, VLBytes};
 
 use crate::CryptoError;
 use crate::hpke::{self, HpkeKeyPair};
@@ -25,8 +25,20 @@ const REQUEST_LABEL: &str = "ConnectionRequestTBS";
 const HANDLE_LABEL: &str = "HandleRecordTBS";
 const ATTRIBUTION_LABEL: &str = "AttributionTBS";
 
+/// The content that [`HandleRecord::signature`] covers.
+#[derive(TlsSize, TlsSerialize)]
+struct HandleRecordTbs {
+    handle: VLBytes,
+    /// As in [`HandleRecord`].
+    connection_establishment_key: VLBytes,
+}
+
 fn handle_tbs(handle: &[u8], establishment_key: &[u8]) -> Vec<u8> {
-    [opaque(handle).encode(), opaque(establishment_key).encode()].concat()
+    let tbs = HandleRecordTbs {
+        handle: opaque(handle),
+        connection_establishment_key: opaque(establishment_key),
+    };
+    tbs.tls_serialize_detached().unwrap_or_default()
 }
 
 /// Makes and signs a handle record.
@@ -180,21 +192,31 @@ pub fn open_connection_response(
     }
 }
 
+/// The content that [`Attribution::signature`] covers.
+#[derive(TlsSize, TlsSerialize)]
+struct AttributionTbs {
+    group_id: GroupId,
+    /// Of the Welcome.
+    epoch: Epoch,
+    /// As in [`protocol::welcome::JoinInfo`].
+    wrapper_key: WireSecret,
+    /// As in [`protocol::welcome::JoinInfo`].
+    group_name: VLBytes,
+}
+
 fn attribution_tbs(
     group: &GroupId,
     epoch: u64,
     wrapper: &IdentityLinkWrapperKey,
     name: &[u8],
 ) -> zeroize::Zeroizing<Vec<u8>> {
-    zeroize::Zeroizing::new(
-        [
-            &group.0[..],
-            &epoch.to_be_bytes(),
-            wrapper.expose(),
-            &opaque(name).encode(),
-        ]
-        .concat(),
-    )
+    let tbs = AttributionTbs {
+        group_id: *group,
+        epoch: Epoch(epoch),
+        wrapper_key: wrapper.to_wire(),
+        group_name: opaque(name),
+    };
+    zeroize::Zeroizing::new(tbs.tls_serialize_detached().unwrap_or_default())
 }
 
 /// The adder vouches for an invitation.

@@ -14,7 +14,8 @@ use crate::{CryptoError, aead, kdf, random};
 /// The MLS credential type of a [`PseudonymousCredential`] (RFC 9420 §17.5, private use).
 pub const CREDENTIAL_TYPE: u16 = 0xf0c1;
 
-/// The credential in a leaf. Without the identity link key it does not say who the leaf is.
+/// The credential in a leaf: behind its type, these bytes as `opaque<V>`. Without the identity link
+/// key it does not say who the leaf is.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PseudonymousCredential {
     /// IdentifierUri, unique to this credential.

@@ -30,8 +30,8 @@ fn tbs(
 ) -> Vec<u8> {
     LeafAuthorizationTbs {
         group_id: *group_id,
-        period: segment.0,
-        permit: join as u8,
+        segment: *segment,
+        purpose: join as u8,
         leaf_index,
         not_after_ms,
         signature_key: opaque(new_key),

@@ -101,9 +101,15 @@ pub fn opaque(bytes: impl Into<Vec<u8>>) -> VLBytes {
     VLBytes::new(bytes.into())
 }
 
+/// Bytes in a list, or that may be absent, for the documents.
+pub const BYTES_PRESENTATION: &str = "opaque Bytes<V>;";
+
+/// The bytes that a signature is over.
 #[derive(tls_codec::TlsSize, tls_codec::TlsSerialize)]
 struct SignContent {
+    /// "MIMIMI 1.0 ", then the name of the label.
     label: VLBytes,
+    /// What is signed.
     content: VLBytes,
 }
 

@@ -26,8 +26,7 @@ pub struct HandleRecord {
     pub credential: ClientCredential,
     /// HPKE key (X-Wing, 1,216 bytes) that connection requests are encrypted to.
     pub connection_establishment_key: VLBytes,
-    /// `SignWithLabel(credential key, "HandleRecordTBS", handle || connection_establishment_key)`,
-    /// see `docs/protocol.md`.
+    /// `SignWithLabel(credential key, "HandleRecordTBS", HandleRecordTbs)`.
     pub signature: VLBytes,
 }
 

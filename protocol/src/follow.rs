@@ -97,6 +97,19 @@ pub enum FrameKind {
 /// Bytes before the content of a frame: its kind, and the length of its content (`uint16`).
 const FRAME_HEAD: usize = 3;
 
+/// [`Frame`] in the presentation language, for the documents; a test holds the codec to it.
+pub const FRAME_PRESENTATION: &str = "enum {
+    part(1),    // of a stretch that goes on in the next frame
+    whole(2),   // the last part of a stretch, or all of it
+    over(3),    // no frame follows: the time is over, the service ends, or the segment is closed
+    behind(4),  // no frame follows: the reader has fallen behind, and reads the rest in pages
+    (255)
+} FrameKind;
+struct {
+    FrameKind kind;
+    Padded<frame_len - 1> content;  // a part of a stretch; nothing where no frame follows
+} Frame;";
+
 /// What one frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {

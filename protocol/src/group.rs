@@ -28,9 +28,9 @@ pub enum GroupKind {
 /// The part of the new epoch's GroupInfo that the committer sends. The service knows the rest.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct PartialGroupInfo {
-    /// MLS `Extension extensions<V>` of the GroupInfo, encoded.
+    /// MLS `Extension extensions<V>` of the GroupInfo, encoded with its own length.
     pub extensions: VLBytes,
-    /// GroupInfo signature of the committer.
+    /// GroupInfo signature of the committer, without another length.
     pub signature: VLBytes,
 }
 
@@ -115,11 +115,11 @@ pub struct CreateGroupRequest {
     pub kind: GroupKind,
     /// Days that messages are kept, 1 to [`crate::journal::MESSAGE_DAYS`].
     pub message_days: u16,
-    /// The keys of the first segment, which epoch 0 begins.
+    /// The keys of the first segment, which epoch 0 begins; no former wrapper key, no rows.
     pub segment: NextSegment,
     /// MLS `ratchet_tree` (RFC 9420 §12.4.3.3) with exactly one leaf.
     pub ratchet_tree: VLBytes,
-    /// `MLSMessage` with a GroupInfo of epoch 0.
+    /// `MLSMessage` with a GroupInfo of epoch 0, with `external_pub` and without `ratchet_tree`.
     pub group_info: VLBytes,
     /// The extras of the creator's leaf.
     pub leaf: LeafExtras,
@@ -301,7 +301,7 @@ pub struct InspectGroupResponse {
     pub rotation_epoch: RotationEpoch,
     /// 1 if the next commit must rotate.
     pub rotation_due: u8,
-    /// Leaves with an index from `from` to `from + LEAVES_PER_PAGE - 1`.
+    /// Leaves with an index from `from` to `from + 63`.
     pub leaves: Vec<LeafRecord>,
     /// The number of leaf places in the tree: pages go up to it.
     pub places: u32,

@@ -44,18 +44,19 @@ macro_rules! numbers {
 }
 
 fixed_ids! {
-    /// The MLS group id that the service hands out: 16 random bytes.
+    /// The MLS group id: 16 random bytes, drawn by its creator.
     GroupId(16);
-    /// A segment of a group's journal: `HKDF(S_0, "segment", group id || rotation epoch)`. Whoever
-    /// has it may read the segment's sealed entries.
+    /// A segment of a group's journal: `derive(S_0, "segment", group id || rotation epoch)`.
+    /// Whoever has it may read the segment's sealed entries.
     SegmentId(32);
-    /// A KeyPackage pool: `HKDF(connection token, "pool")`.
+    /// A KeyPackage pool: `derive(connection token, "pool")`.
     PoolId(32);
-    /// The join record of one epoch: `HKDF(join key, "join record", group id)`.
+    /// The join record of one epoch: `derive(join key, "join record", group id)`.
     JoinRecordId(32);
     /// The recovery row of one leaf or join code: a hash of its public key and its group.
     RecoveryRowId(32);
-    /// The Welcome of one KeyPackage: `HKDF(HKDF(X, KeyPackageRef), "welcome id")`.
+    /// The Welcome of one KeyPackage: `derive(own, "welcome id")`. There `own` is
+    /// `derive(X, "welcome of", KeyPackageRef)`.
     WelcomeId(32);
     /// An inbox. Only its owner knows it.
     InboxId(32);

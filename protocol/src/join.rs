@@ -20,7 +20,7 @@ pub enum JoinPermit {
     /// state but not its signature key.
     #[tls_codec(discriminant = 2)]
     Rejoin,
-    /// With the permit of a join code, `HKDF(code, "permit")`: as another user of a group, or as
+    /// With the permit of a join code, `derive(code, "permit")`: as another user of a group, or as
     /// the second one of a connection, whose request had the code.
     #[tls_codec(discriminant = 3)]
     JoinCode(WireSecret),
@@ -45,10 +45,10 @@ pub const LEAF_AUTHORIZATION_LABEL: &str = "LeafAuthorizationTBS";
 pub struct LeafAuthorizationTbs {
     /// The group that the new leaf joins.
     pub group_id: GroupId,
-    /// The id of the present segment. No segment outlasts a removal, so no word does.
-    pub period: [u8; 32],
-    /// The number of the [`JoinPermit`]: 2 or 3.
-    pub permit: u8,
+    /// The present one. No segment outlasts a removal, so no word does.
+    pub segment: SegmentId,
+    /// A further client: 2. A leaf in the place of this one: 3.
+    pub purpose: u8,
     /// As in the authorization.
     pub leaf_index: u32,
     /// As in the authorization.

@@ -15,7 +15,8 @@ use crate::join::{LinkKeyUpload, SealedFormerWrapperKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 #[repr(u8)]
 pub enum Class {
-    /// Commits and proposals: [`HANDSHAKE_DAYS`].
+    /// Commits and proposals: [`HANDSHAKE_DAYS`] days, in a connection
+    /// [`CONNECTION_HANDSHAKE_DAYS`].
     Handshake = 1,
     /// Application messages: as long as the group says. Their hash stays as long as a handshake.
     Message = 2,
@@ -30,7 +31,7 @@ pub const CONNECTION_HANDSHAKE_DAYS: u16 = 371;
 /// Days that messages are kept where the group says nothing else; also the most that it can say.
 pub const MESSAGE_DAYS: u16 = 30;
 
-/// What an entry says, sealed under its entry key and padded ([`crate::padding::bucket`]).
+/// What an entry says, sealed under its entry key and padded to a size bucket.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct EntryContent {
     /// When the service accepted it, milliseconds since the Unix epoch.
@@ -114,8 +115,8 @@ pub enum AnswerSize {
     /// answers.
     Segment = 2,
     /// Of a read in a slot, which does not wait: the ordinary size. The answer leaves
-    /// [`SLOT_ANSWER_MS`] after the request came, or a multiple of that, and so does a refusal. So
-    /// its time does not say whether there was a journal to be read ([`SegmentId::NOBODY`]).
+    /// [`SLOT_ANSWER_MS`] ms after the request came, or a multiple of that, and so does a refusal.
+    /// So its time does not say whether there was a journal to be read ([`SegmentId::NOBODY`]).
     Slot = 3,
 }
 

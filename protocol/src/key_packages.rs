@@ -20,7 +20,7 @@ pub struct PublishKeyPackagesRequest {
 pub struct KeyPackageSetUpload {
     /// MLS ciphersuite number.
     pub ciphersuite: u16,
-    /// The last week in which it is handed out.
+    /// The last week in which it is handed out: a week before its leaves end.
     pub expiry: Week,
     /// [`KeyPackageSet`], sealed under `derive(connection token, "key package sets")`, padded to
     /// one size.
@@ -30,7 +30,7 @@ pub struct KeyPackageSetUpload {
 /// Content of a sealed set.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct KeyPackageSet {
-    /// MLS KeyPackages, one a client.
+    /// MLS `KeyPackage`s (no `MLSMessage`s), one a client.
     pub key_packages: Vec<VLBytes>,
 }
 

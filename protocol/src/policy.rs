@@ -22,7 +22,8 @@ pub const MAX_PROFILE: usize = 8192;
 /// Longest name of a role, bytes.
 pub const MAX_ROLE_NAME: usize = 64;
 
-/// A set of capabilities: one bit each.
+/// A set of capabilities, one bit each: to add users and make join codes (1), remove users (2), set
+/// roles (4), send (8), delete (16), set the profile (32). Other bits are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct Capabilities(pub u16);
 

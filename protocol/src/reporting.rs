@@ -213,6 +213,13 @@ fn without_signature(mut encoded: Vec<u8>) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Padded<const N: usize>(VLBytes);
 
+/// [`Padded`] in the presentation language, for the documents; tests hold the codec to it.
+pub const PADDED_PRESENTATION: &str = "struct {
+    uint16 length;
+    opaque content[Padded.length];
+    opaque zeros[N - 2 - Padded.length];
+} Padded<N>;";
+
 impl<const N: usize> Padded<N> {
     /// A slot without content, all zeros.
     #[must_use]

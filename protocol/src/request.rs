@@ -28,7 +28,7 @@ pub struct SignedRequest {
     pub version: u16,
     /// Must be the operation of the path that the request was posted to.
     pub operation: Operation,
-    /// By the service's clock as the client knows it, within [`WINDOW_MINUTES`] of it.
+    /// By the service's clock as the client knows it, within [`WINDOW_MINUTES`] minutes of it.
     pub minute: Minute,
     /// Random: two requests with the same content are two requests, unless this is the same.
     pub nonce: [u8; 16],
@@ -36,7 +36,7 @@ pub struct SignedRequest {
     pub sender: Sender,
     /// Encoding of the operation's request type.
     pub body: VLBytes,
-    /// `SignWithLabel(key, "DeliveryServiceRequest", RequestTBS)`, where `RequestTBS` is everything
+    /// `SignWithLabel(key, "DeliveryServiceRequest", RequestTbs)`. [`RequestTbs`] is everything
     /// above, as received.
     pub signature: VLBytes,
 }

@@ -237,6 +237,12 @@ const RULES: &[Rule] = &[
         reason: "it is the only place where everything meets",
     },
     Rule {
+        package: "presentation",
+        ours: Ours::Only(&[]),
+        never: &["tls_codec"],
+        reason: "codecs are held against it: it must know nothing of them",
+    },
+    Rule {
         package: "xtask",
         ours: Ours::Only(&[]),
         never: &[],

@@ -9,6 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::headings::anchor;
+
 /// Columns of a line outside tables and code.
 const COLUMNS: usize = 100;
 /// Words of a sentence. Longer ones are listed, and do not fail the check.
@@ -92,6 +94,7 @@ pub fn check() -> Result<()> {
         });
         findings.extend(wide);
     }
+    let structures = crate::wire::check()?;
     let long: usize = documents.iter().map(|it| long_sentences(it).len()).sum();
     for document in &documents {
         for (line, words) in long_sentences(document) {
@@ -103,7 +106,10 @@ pub fn check() -> Result<()> {
     }
     if findings.is_empty() {
         let number = documents.len();
-        println!("check-docs: {number} documents; {long} sentences of more than {WORDS} words");
+        println!(
+            "check-docs: {number} documents with {structures} structures; {long} sentences of more \
+             than {WORDS} words"
+        );
         return Ok(());
     }
     let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
@@ -233,19 +239,6 @@ fn between<'a>(text: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Ite
     text.split(begin)
         .skip(1)
         .filter_map(move |rest| rest.split_once(end).map(|(found, _)| found))
-}
-
-/// The anchor that a heading has on the usual hosts.
-fn anchor(heading: &str) -> String {
-    heading
-        .chars()
-        .filter_map(|it| match it {
-            ' ' => Some('-'),
-            '-' | '_' => Some(it),
-            _ if it.is_alphanumeric() => Some(it.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect()
 }
 
 /// Sentences of more than [`WORDS`] words, outside tables: line of the paragraph, words.

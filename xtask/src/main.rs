@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use xtask::{claims, demo, deps, docs, launch, scan, stack};
+use xtask::{claims, demo, deps, docs, launch, scan, stack, wire};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
@@ -26,8 +26,11 @@ enum Task {
     CheckDeps,
     /// Assert that every claim of the threat model names tests that exist.
     CheckClaims,
-    /// Assert that the documents' links lead somewhere and their lines fit; list long sentences.
+    /// Assert that the documents' links lead somewhere, that their lines fit and that their
+    /// structures are those of the types; list long sentences.
     CheckDocs,
+    /// Write the structures of the wire into the documents, as the types have them.
+    Wire,
     /// Run relay, gateway, delivery service and issuer on loopback until Ctrl-C.
     Stack {
         /// Where data, keys, configuration, logs and stack.json are.
@@ -87,6 +90,7 @@ fn run(task: Task) -> Result<()> {
         Task::CheckDeps => deps::check(),
         Task::CheckClaims => claims::check(),
         Task::CheckDocs => docs::check(),
+        Task::Wire => wire::write(),
         Task::Stack {
             dir,
             port,

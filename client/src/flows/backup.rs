@@ -410,7 +410,7 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use protocol::connections::ClientCredential;
 
@@ -510,29 +510,28 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_content_of_a_backup_is_what_it_always_was() {
+    /// The content of a backup.
+    pub(crate) fn sample() -> Vec<u8> {
         let mut content = backup(vec!["team".to_owned()]);
         content.groups[0].known.members[0].real = Some(ClientCredential {
             name: opaque(*b"carol"),
             signature_public_key: opaque([18; 32]),
         });
-        crate::fixtures::check("content of a backup", &content.encode());
+        content.encode()
     }
 
-    #[test]
-    fn a_backup_of_the_first_release_is_read() {
-        for (name, key) in [
-            ("backup under a recovery key", recovery_key(1)),
-            (
-                "backup under a passphrase",
-                BackupKey::Passphrase(Zeroizing::new("one".to_owned())),
-            ),
-        ] {
-            let content = backup(vec!["team".to_owned()]);
-            let file = crate::fixtures::kept(name, || seal(&key, &content).unwrap());
+    /// What opens a backup, and a backup that was made once.
+    pub(crate) fn files(kept: impl Fn(usize) -> Option<Vec<u8>>) -> Vec<(String, Vec<u8>)> {
+        let passphrase = || BackupKey::Passphrase(Zeroizing::new("one".to_owned()));
+        let keys = [recovery_key(1), passphrase()].into_iter();
+        let files = keys.enumerate().map(|(at, key)| {
+            let content = Backup::decode(&sample()).unwrap();
+            let file = kept(at).unwrap_or_else(|| seal(&key, &content).unwrap());
             assert_eq!(open(&key, &file).unwrap().encode(), content.encode());
-        }
+            let (BackupKey::Passphrase(words) | BackupKey::RecoveryKey(words)) = key;
+            (words.to_string(), file)
+        });
+        files.collect()
     }
 
     #[test]

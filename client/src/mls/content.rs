@@ -31,7 +31,9 @@ const MESSAGE: u8 = 7;
 
 #[derive(Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct MessageContent {
+    /// See the table.
     kind: u8,
+    /// As its kind says.
     content: VLBytes,
     /// Always there, zeros for none: its size says nothing.
     seen: SeenHead,
@@ -140,7 +142,7 @@ fn as_text(message: &[u8]) -> Option<([u8; 16], String)> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn of(message: MimiContent) -> Content {
@@ -165,9 +167,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_content_of_a_message_is_what_it_always_was() {
-        for content in [
+    /// A message of each kind.
+    pub(crate) fn samples() -> Vec<Zeroizing<Vec<u8>>> {
+        let contents = [
             text("text"),
             of(MimiContent::markdown([1; 16], "text")),
             Content::Connection(ConnectionUpdate {
@@ -177,9 +179,11 @@ mod tests {
             Content::Sync(Zeroizing::new(b"frame".to_vec())),
             Content::Greeting,
             Content::Return(GroupId([3; 16])),
-        ] {
-            crate::fixtures::check("content of a message", &content.encode(None));
-        }
+        ];
+        contents
+            .iter()
+            .map(|content| content.encode(None))
+            .collect()
     }
 
     #[test]

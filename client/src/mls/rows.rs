@@ -24,7 +24,7 @@ use crate::store::Segment;
 
 /// What is sealed, always of this size.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Content {
+struct RecoveryRowContent {
     step: Step,
     /// Of that step.
     state_key: WireSecret,
@@ -56,7 +56,7 @@ pub(crate) fn seal(
     segment: &Segment,
     public_key: &[u8],
 ) -> Result<RecoveryRow, Error> {
-    let content = Content {
+    let content = RecoveryRowContent {
         step: segment.step,
         state_key: segment.state_key.to_wire(),
         wrapper_key: segment.wrapper_key.to_wire(),
@@ -89,7 +89,7 @@ pub(crate) fn open(
     let aad = recovery_aad(group, row.rotation_epoch);
     let opened =
         hpke::open(pair, RECOVERY_INFO, &aad, row.sealed.as_slice()).map_err(|_| fault())?;
-    let content = Content::decode(&opened).map_err(|_| fault())?;
+    let content = RecoveryRowContent::decode(&opened).map_err(|_| fault())?;
     let state_key = StateKey::from(&content.state_key);
     Ok(Segment::heard_of(
         content.segment,
@@ -101,10 +101,46 @@ pub(crate) fn open(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::leaf::CIPHERSUITES;
     use crate::store::segments::tests::segment;
+
+    /// Ciphersuite, public key, and what was sealed to it.
+    type Sample = (u16, Vec<u8>, Vec<u8>);
+
+    /// Content of a row, and a row of each ciphersuite that was made once.
+    pub(crate) fn samples(
+        group: &GroupId,
+        seed: [u8; 32],
+        kept: impl Fn(usize) -> Option<Vec<u8>>,
+    ) -> (Vec<u8>, Vec<Sample>) {
+        let segment = segment(group);
+        let content = RecoveryRowContent {
+            step: segment.step,
+            state_key: segment.state_key.to_wire(),
+            wrapper_key: segment.wrapper_key.to_wire(),
+            segment: segment.id,
+        };
+        let rows = CIPHERSUITES.iter().copied().enumerate().map(|(at, suite)| {
+            let pair = key_pair(suite, &Secret::new(seed)).unwrap();
+            let fresh = || {
+                seal(suite, group, &segment, pair.public())
+                    .unwrap()
+                    .sealed
+                    .into()
+            };
+            let sealed: Vec<u8> = kept(at).unwrap_or_else(fresh);
+            let row = RecoveryRowResponse {
+                rotation_epoch: segment.rotation,
+                sealed: opaque(sealed.as_slice()),
+            };
+            let read = open(group, &row, &pair).unwrap();
+            assert_eq!((read.id, read.step), (segment.id, segment.step));
+            (suite as u16, pair.public().to_vec(), sealed)
+        });
+        (content.encode(), rows.collect())
+    }
 
     #[test]
     fn a_row_opens_for_its_key_in_its_group_and_rotation_whatever_the_ciphersuite() {

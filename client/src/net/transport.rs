@@ -298,16 +298,8 @@ impl Transport {
         }
         let (scheme, authority) = self.endpoints.ds_origin()?;
         self.exchange(self.held, longest_answer(operation), |date| {
-            let mut message = inner("POST", &scheme, &authority, operation.path(), date);
-            message.put_header("content-type", protocol::REQUEST_MEDIA_TYPE);
-            for token in tokens {
-                message.put_header(
-                    "authorization",
-                    format!("PrivateToken token=\"{}\"", URL_SAFE.encode(token)),
-                );
-            }
-            message.write_content(request);
-            message
+            let origin = (scheme.as_str(), authority.as_str());
+            of_operation(origin, operation.path(), date, tokens, request)
         })
         .await
     }

@@ -231,15 +231,18 @@ mod tests {
         migrate(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
     }
 
-    /// A digest: the schema itself is in its file.
+    /// Digests: the schemas themselves are in their files. Once there is a release, a line may be
+    /// added, and none may change.
     #[test]
     fn a_schema_that_was_released_does_not_change() {
         use sha2::Digest as _;
 
-        for (migration, version) in MIGRATIONS.iter().zip(1..) {
-            let digest = sha2::Sha256::digest(migration);
-            crate::fixtures::check(&format!("schema {version}"), &digest);
-        }
+        let digest = |migration: &&str| basis::hex::encode(&sha2::Sha256::digest(migration));
+        let digests: Vec<String> = MIGRATIONS.iter().map(digest).collect();
+        assert_eq!(
+            digests,
+            ["c59c892e98fd60f77ce4837c09eaaa6e51cf1177571e5adbdceb911c47471661"]
+        );
     }
 
     #[test]

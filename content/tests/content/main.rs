@@ -4,3 +4,4 @@
 mod damage;
 mod draft;
 mod generated;
+mod vectors;

@@ -1,17 +1,18 @@
-//! Wire types: what is encoded decodes to the same, no bytes whatsoever do harm, and encodings stay
-//! what they are.
+//! Wire types: what is encoded decodes to the same, no bytes whatsoever do harm, and encodings are
+//! those of documents and vectors.
 #![allow(clippy::unwrap_used)]
 
 mod allocation;
-mod fixtures;
 mod sample;
 mod table;
+mod vectors;
 
 use std::collections::BTreeSet;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use protocol::codec::opaque;
+use protocol::problem::ProblemType;
 use protocol::request::{ReceivedRequest, RequestTbs, SignedRequest};
 use protocol::{DecodeError, Operation, Wire};
 use tls_codec::{Serialize as _, VLBytes};
@@ -183,8 +184,13 @@ fn numbers_and_paths_of_operations_are_unique() {
 }
 
 #[test]
-fn every_operation_stands_in_the_documentation() {
+fn every_operation_and_problem_stands_in_the_documentation() {
     let documentation = include_str!("../../../docs/protocol.md");
+    for problem in ProblemType::ALL {
+        let name = problem.uri().rsplit(':').next().unwrap();
+        let row = format!("| `{name}` | {} |", problem.status());
+        assert!(documentation.contains(&row), "{row}");
+    }
     for operation in Operation::ALL {
         let row = format!("| {} | `{}` |", operation.number(), operation.path());
         assert!(documentation.contains(&row), "{row}");

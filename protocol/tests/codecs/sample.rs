@@ -1,4 +1,4 @@
-//! Values of every wire type, from random bytes for properties and from counted ones for fixtures.
+//! Values of every wire type, from random bytes for properties and from counted ones for vectors.
 
 use protocol::Operation;
 use protocol::codec::{WireSecret, opaque};

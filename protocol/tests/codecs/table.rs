@@ -141,7 +141,7 @@ wire_types! {
         OwnLeafResponse { epoch, leaf }
         PutRecoveryRowsRequest { group, rotation_epoch, rows }
         LeafAuthorization { leaf_index, not_after_ms, signature }
-        LeafAuthorizationTbs { group_id, period, permit, leaf_index, not_after_ms, signature_key }
+        LeafAuthorizationTbs { group_id, segment, purpose, leaf_index, not_after_ms, signature_key }
         WrappedLinkKey { wrapper, sealed }
         LinkKeyUpload { leaf_index, sealed }
         SealedFormerWrapperKey { of, sealed }

@@ -44,7 +44,8 @@ const INFO: &str = "MIMIMI 1.0 device link";
 
 /// What the new device shows.
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
-struct Code {
+struct DeviceLinkCode {
+    /// [`VERSION`].
     version: u8,
     /// The random part of the handle.
     handle: [u8; 16],
@@ -57,12 +58,18 @@ struct Code {
 /// What makes a client a device of a user. The groups follow through the devices' own one.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 struct LinkPackage {
+    /// [`PACKAGE_VERSION`].
     version: u16,
+    /// The user's.
     handle: VLBytes,
+    /// Of the real credential's key.
     identity_seed: WireSecret,
+    /// Of the HPKE key in the handle's record.
     establishment_seed: WireSecret,
     connection_key: WireSecret,
+    /// Of the key that owns the handle.
     handle_owner_seed: WireSecret,
+    /// The way into the group of the user's devices.
     devices_group: WayIn,
 }
 
@@ -101,15 +108,15 @@ fn same_number(typed: &str, shown: &str) -> bool {
     digits(typed) == digits(shown)
 }
 
-fn handle_of(code: &Code) -> String {
+fn handle_of(code: &DeviceLinkCode) -> String {
     format!("link-{}", basis::hex::encode(&code.handle))
 }
 
-fn decode(text: &str) -> Result<(Code, Vec<u8>), Error> {
+fn decode(text: &str) -> Result<(DeviceLinkCode, Vec<u8>), Error> {
     let bytes = URL_SAFE_NO_PAD
         .decode(text.trim())
         .map_err(|_| UsageError::InvalidLinkCode)?;
-    let code = Code::decode(&bytes).map_err(|_| UsageError::InvalidLinkCode)?;
+    let code = DeviceLinkCode::decode(&bytes).map_err(|_| UsageError::InvalidLinkCode)?;
     if code.version != VERSION {
         return Err(UsageError::InvalidLinkCode.into());
     }
@@ -117,7 +124,7 @@ fn decode(text: &str) -> Result<(Code, Vec<u8>), Error> {
 }
 
 fn open(waiting: &Waiting, sealed: &[u8]) -> Option<LinkPackage> {
-    let code = Code::decode(&waiting.code).ok()?;
+    let code = DeviceLinkCode::decode(&waiting.code).ok()?;
     let opened = hpke::open_padded(&waiting.key, INFO, &code.secret, sealed).ok()?;
     LinkPackage::decode(&opened)
         .ok()
@@ -154,7 +161,7 @@ impl Engine {
         let (seed, owner_seed) = (Secret::<32>::random()?, Secret::<32>::random()?);
         let key = HpkeKeyPair::from_seed(&seed)?;
         let owner = SignatureKeyPair::from_seed(&owner_seed);
-        let code = Code {
+        let code = DeviceLinkCode {
             version: VERSION,
             handle: crypto::random()?,
             key_hash: Sha256::digest(key.public()).into(),
@@ -230,7 +237,7 @@ impl Engine {
     }
 
     /// The key that the new device has registered with its handle.
-    async fn key_of(&mut self, code: &Code) -> Result<Vec<u8>, Error> {
+    async fn key_of(&mut self, code: &DeviceLinkCode) -> Result<Vec<u8>, Error> {
         let record = match self.look_up(&handle_of(code)).await {
             Err(error) if error.problem() == Some(ProblemType::UnknownHandle) => {
                 return Err(UsageError::InvalidLinkCode.into());
@@ -295,7 +302,7 @@ impl Engine {
     }
 
     async fn delete_link_handle(&mut self, waiting: &Waiting) -> Result<(), Error> {
-        let code = Code::decode(&waiting.code).map_err(|_| LocalError::Damaged)?;
+        let code = DeviceLinkCode::decode(&waiting.code).map_err(|_| LocalError::Damaged)?;
         let request = DeleteHandleRequest {
             handle: opaque(handle_of(&code).into_bytes()),
         };
@@ -324,26 +331,41 @@ fn install(db: &Connection, handle: &str, package: &LinkPackage) -> Result<(), E
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn a_link_code_is_what_it_always_was() {
-        let code = Code {
+    /// A code, a package, and the numbers to compare.
+    pub(crate) fn sample(way: WayIn) -> (Vec<u8>, Vec<u8>, [String; 2]) {
+        let code = DeviceLinkCode {
             version: VERSION,
             handle: [1; 16],
             key_hash: [2; 32],
             secret: [3; 16],
         };
-        crate::fixtures::check("link code", &code.encode());
+        let secret = |byte| WireSecret::new([byte; 32]);
+        let package = LinkPackage {
+            version: PACKAGE_VERSION,
+            handle: opaque(*b"alice"),
+            identity_seed: secret(4),
+            establishment_seed: secret(5),
+            connection_key: secret(6),
+            handle_owner_seed: secret(7),
+            devices_group: way,
+        };
+        let code = code.encode();
+        let numbers = [
+            number("link code", &[&code]),
+            number("link package", &[&code, b"the sealed package"]),
+        ];
+        (code, package.encode(), numbers)
     }
 
     proptest! {
         #[test]
         fn a_code_is_read_as_it_was_shown(handle: [u8; 16], key_hash: [u8; 32], secret: [u8; 16]) {
-            let code = Code { version: VERSION, handle, key_hash, secret };
+            let code = DeviceLinkCode { version: VERSION, handle, key_hash, secret };
             let text = URL_SAFE_NO_PAD.encode(code.encode());
             prop_assert_eq!(decode(&text).unwrap().0, code);
             prop_assert!(protocol::connections::is_valid_handle(

@@ -22,6 +22,26 @@ pub(super) fn inner(
     message
 }
 
+/// An operation's request, with the tokens that it brings.
+pub(super) fn of_operation(
+    (scheme, authority): (&str, &str),
+    path: &str,
+    date: &str,
+    tokens: &[Vec<u8>],
+    request: &[u8],
+) -> Message {
+    let mut message = inner("POST", scheme, authority, path, date);
+    message.put_header("content-type", protocol::REQUEST_MEDIA_TYPE);
+    for token in tokens {
+        message.put_header(
+            "authorization",
+            format!("PrivateToken token=\"{}\"", URL_SAFE.encode(token)),
+        );
+    }
+    message.write_content(request);
+    message
+}
+
 /// In binary HTTP, padded.
 pub(super) fn encoded(message: &Message) -> Result<Vec<u8>, Error> {
     let mut encoded = Vec::new();

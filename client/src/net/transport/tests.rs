@@ -111,6 +111,35 @@ fn what_goes_out_is_as_long_as_a_bucket_under_either_kem() {
 }
 
 #[test]
+fn a_request_is_the_binary_http_that_the_vectors_say() {
+    use presentation::{hex, vectors};
+
+    let (origin, date) = (("https", "ds.example"), "Tue, 14 Nov 2023 22:13:00 GMT");
+    let vector = |path: &str, tokens: &[Vec<u8>], body: &[u8]| {
+        let message = of_operation(origin, path, date, tokens, body);
+        let padded = encoded(&message).unwrap();
+        let mut bare = Vec::new();
+        message.write_bhttp(Mode::KnownLength, &mut bare).unwrap();
+        assert!(padded.starts_with(&bare) && padded[bare.len()..].iter().all(|it| *it == 0));
+        serde_json::json!({
+            "scheme": origin.0, "authority": origin.1, "path": path, "date": date,
+            "tokens": tokens.iter().map(|token| hex(token)).collect::<Vec<_>>(),
+            "body": hex(body), "encoded": hex(&bare), "padded_length": padded.len(),
+        })
+    };
+    let requests = vec![
+        vector(Operation::SendMessage.path(), &[], b"SignedRequest"),
+        vector(
+            Operation::RegisterHandle.path(),
+            &[vec![7; 354]],
+            b"SignedRequest",
+        ),
+    ];
+    let made = [("binary HTTP of a request".to_owned(), requests)].into();
+    vectors::hold("http.json", &made);
+}
+
+#[test]
 fn only_loopback_addresses_ignore_the_proxy() {
     assert!(is_loopback("http://127.0.0.1:4200/") && is_loopback("http://[::1]:1"));
     assert!(is_loopback("http://localhost:1/x") && !is_loopback("https://relay.example"));

@@ -597,8 +597,8 @@ impl OtherClient {
     ) -> LeafAuthorization {
         let tbs = LeafAuthorizationTbs {
             group_id: self.id,
-            period: self.segment.0,
-            permit: join as u8,
+            segment: self.segment,
+            purpose: join as u8,
             leaf_index: self.index(),
             not_after_ms: world.service.now_ms + 3_600_000,
             signature_key: opaque(key),
