@@ -154,6 +154,22 @@ async fn a_contact_without_x_wing_is_added_to_no_group_that_has_it_until_its_adm
     assert_eq!(texts(&alice, "team"), ["hello"]);
 }
 
+/// X-Wing of another ciphersuite is none that a group of the usual one can have.
+#[tokio::test]
+async fn who_takes_x_wing_in_another_ciphersuite_alone_says_that_it_takes_none() {
+    let homes = Homes::new(819);
+    let alice = homes.user("alice").await;
+    let bob = user_with(&homes, "bob", &[0x4e, CLASSICAL]).await;
+    befriend(&alice, &bob).await;
+    alice.create_group("team").await.unwrap();
+    let refused = alice.add_to_group("team", &["bob"]).await.unwrap_err();
+    let lacks = UsageError::LacksPostQuantum("bob".into());
+    assert!(matches!(refused, Error::Usage(why) if why == lacks));
+    alice.create_group_with("other", 0x4e).await.unwrap();
+    alice.add_to_group("other", &["bob"]).await.unwrap();
+    assert!(alice.group("other").unwrap().post_quantum);
+}
+
 #[tokio::test]
 async fn a_group_gets_x_wing_without_those_who_do_not_take_it_and_says_who_they_are() {
     let homes = Homes::new(804);

@@ -502,7 +502,7 @@ impl Service for InProcess {
         Directory {
             domain: "example.org".into(),
             wire_versions: vec![protocol::WIRE_VERSION],
-            ciphersuites: vec![1, 2, 3, 0x4f],
+            ciphersuites: vec![1, 2, 3, 0x4e, 0x4f],
             external_sender_key: key(Scheme::Ed25519),
             external_sender_key_p256: key(Scheme::EcdsaP256),
             former_external_sender_keys: Vec::new(),
