@@ -100,7 +100,7 @@ endif
 # from npm, both pinned by hash; npm runs no script of theirs.
 interop: programs
 	@node=$$(sh scripts/node.sh) && export PATH="$$node/bin:$$PATH" && cd interop && \
-	    export NODE_EXTRA_CA_CERTS="$${NODE_EXTRA_CA_CERTS:-$$node/../../authorities.crt}" && \
+	    export NODE_EXTRA_CA_CERTS="$${NODE_EXTRA_CA_CERTS:-$$node/../../../authorities.crt}" && \
 	    npm="node $$node/lib/node_modules/npm/bin/npm-cli.js" && \
 	    $$npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && \
 	    $$npm run --silent check && \

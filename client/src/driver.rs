@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,6 +40,8 @@ pub(crate) enum Order {
 pub(crate) struct Interest {
     /// So many look at events.
     watchers: AtomicUsize,
+    /// The client was closed or its account deleted.
+    ended: AtomicBool,
 }
 
 impl Interest {
@@ -49,6 +51,15 @@ impl Interest {
 
     pub(crate) fn end(&self) {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the client was closed or its account deleted.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end_all(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 
     fn is_there(&self) -> bool {
@@ -270,6 +281,7 @@ async fn work(
             }
             Next::Order(Some(Order::Delete(reply))) => match engine.delete_account().await {
                 Ok(()) => {
+                    interest.end_all();
                     let _ = reply.send(engine.wipe());
                     return;
                 }

@@ -20,6 +20,7 @@ use crate::outcomes::CommitOutcome;
 use crate::slots::{Bundle, Slots};
 use crate::store::loaded::Loaded;
 use crate::store::reporting::RequestPolicy;
+use crate::store::uploads::InUse;
 use crate::store::{Profile, database};
 
 /// The end of a journal at which the service has said last that there is news.
@@ -90,6 +91,8 @@ pub(crate) struct Engine {
     /// Changes with what other processes write to the database.
     pub(crate) data_version: i64,
     pub(crate) home: Home,
+    /// Uploads that this process sends.
+    pub(crate) uploads: InUse,
 }
 
 impl std::fmt::Debug for Engine {

@@ -1,5 +1,6 @@
 //! What can go wrong, and whose fault it is.
 
+mod attachment;
 mod peer;
 mod usage;
 
@@ -7,6 +8,7 @@ use protocol::problem::ProblemType;
 
 use crate::key_view::KeyView;
 
+pub use attachment::AttachmentError;
 pub use peer::{DirectoryError, PeerError};
 pub use usage::UsageError;
 
@@ -53,6 +55,9 @@ pub enum Error {
     /// See [`IssuerError`].
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// See [`AttachmentError`].
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
     /// The push sender refused the request.
     #[error("the push sender refused: {}{}", .0.problem, again(.0.retry_after_s))]
     Push(PushRefusal),
@@ -288,6 +293,8 @@ impl Error {
             }
             Self::Issuer(_) => Fault::Issuer,
             Self::Push(_) => Fault::Caller,
+            Self::Attachment(AttachmentError::Damaged | AttachmentError::Incomplete) => Fault::Peer,
+            Self::Attachment(_) => Fault::Caller,
             Self::Unreachable(_) => Fault::Network,
             Self::Local(_) => Fault::Local,
         }
@@ -312,6 +319,7 @@ impl Error {
             Self::Issuer(IssuerError::Limited { .. }) => "issuer-limit",
             Self::Issuer(_) => "issuer",
             Self::Push(_) => "push-refused",
+            Self::Attachment(attachment) => attachment.code(),
             Self::Unreachable(_) => "unreachable",
             Self::Local(LocalError::Busy) => "busy",
             Self::Local(LocalError::Stopped) => "stopped",
@@ -475,7 +483,7 @@ mod tests {
             assert!(document.lines().any(|line| line == row), "{row}");
         }
         let codes = document.lines().filter(|line| line.starts_with("| `"));
-        let by_hand = 15;
+        let by_hand = 24;
         assert_eq!(codes.count(), rows.len() + by_hand);
     }
 }

@@ -7,6 +7,7 @@ use tls_codec::{DeserializeBytes as _, TlsDeserializeBytes, TlsSerialize, TlsSiz
 
 use crate::encoding::base64url;
 use crate::error::UsageError;
+use crate::ids::GroupId;
 use crate::text::{self, is_control_but_line};
 
 /// Longest description of a group in bytes.
@@ -53,6 +54,17 @@ struct GroupProfileContent {
     image: VLBytes,
 }
 
+/// A name as a user wants it, in its one form. None is written like an id, which means another
+/// group.
+///
+/// # Errors
+/// [`UsageError::InvalidGroupName`].
+pub(crate) fn chosen_name(wanted: &str) -> Result<String, UsageError> {
+    text::chosen(wanted, MAX_NAME)
+        .filter(|name| name.parse::<GroupId>().is_err())
+        .ok_or(UsageError::InvalidGroupName)
+}
+
 impl GroupProfile {
     /// With a name, and nothing else: fill in the rest.
     #[must_use]
@@ -69,7 +81,7 @@ impl GroupProfile {
     /// [`UsageError::InvalidGroupName`], [`UsageError::InvalidGroupProfile`].
     pub(crate) fn chosen(mut self) -> Result<Self, UsageError> {
         if !self.name.is_empty() {
-            self.name = text::chosen(&self.name, MAX_NAME).ok_or(UsageError::InvalidGroupName)?;
+            self.name = chosen_name(&self.name)?;
         }
         let picture = self.picture.as_ref();
         let is_sound = self.description.len() <= MAX_DESCRIPTION
@@ -211,6 +223,9 @@ pub(crate) mod tests {
         assert_eq!(hidden.clone().chosen(), Err(UsageError::InvalidGroupName));
         let shown = GroupProfile::decode(&hidden.encode()).unwrap();
         assert_eq!(shown.name, "garden");
+        let mut as_id = profile();
+        as_id.name = crate::ids::GroupId([9; 16]).to_string();
+        assert_eq!(as_id.chosen(), Err(UsageError::InvalidGroupName));
         let mut damaged = profile().encode();
         damaged.pop();
         damaged.push(1);

@@ -71,14 +71,14 @@ id! {
 }
 
 /// A group: by its id, which never changes, or by the name that it has on this device when the call
-/// begins. Others can rename it: an application that acts on what it has shown takes the id.
+/// begins. Others can rename it: an application that acts on what it has shown takes the id. A text
+/// that is written like an id is one, and no group has such a name here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupRef {
     /// The same on every device.
     Id(GroupId),
-    /// As [`Client::groups`](crate::Client::groups) shows it. A text that is no group's name is
-    /// read as an id.
+    /// As [`Client::groups`](crate::Client::groups) shows it.
     Name(String),
 }
 
@@ -89,14 +89,17 @@ impl From<GroupId> for GroupRef {
 }
 
 impl From<&str> for GroupRef {
-    fn from(name: &str) -> Self {
-        Self::Name(name.to_owned())
+    fn from(text: &str) -> Self {
+        match text.parse() {
+            Ok(id) => Self::Id(id),
+            Err(_) => Self::Name(text.to_owned()),
+        }
     }
 }
 
 impl From<&String> for GroupRef {
-    fn from(name: &String) -> Self {
-        Self::Name(name.clone())
+    fn from(text: &String) -> Self {
+        text.as_str().into()
     }
 }
 
@@ -128,6 +131,15 @@ impl From<GroupId> for protocol::ids::GroupId {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_written_like_the_id_of_a_group_is_that_and_any_other_is_a_name() {
+        let id = GroupId([7; 16]);
+        assert_eq!(GroupRef::from(&id.to_string()), GroupRef::Id(id));
+        for name in ["team", "", " BwcHBwcHBwcHBwcHBwcHBw"] {
+            assert_eq!(GroupRef::from(name), GroupRef::Name(name.to_owned()));
+        }
+    }
 
     #[test]
     fn an_id_is_read_from_what_it_is_written_as_and_from_nothing_else() {

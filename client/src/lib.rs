@@ -58,6 +58,12 @@
 //! [`Client::set_profile`] with [`Profile::Live`] or [`Profile::Even`]), and says so to the relay.
 //! [`Client::sync`] reads everything at once, which relay and service see.
 //!
+//! # Files
+//!
+//! [`Client::upload`] and [`Client::download`] move files beside the calls: messages go on
+//! meanwhile. A file is sealed here, in chunks, and lies at the service under a name that follows
+//! from a secret in the message alone. Both go on where they were when they are called again.
+//!
 //! # The outbox
 //!
 //! [`Client::queue_message`] returns at once with the message's id. The message is on disk then. It
@@ -135,6 +141,7 @@ mod guide {
 }
 
 mod api;
+mod attachment;
 mod driver;
 mod encoding;
 mod endpoints;
@@ -157,6 +164,7 @@ mod options;
 mod outcomes;
 mod purse;
 mod push_address;
+mod remote_file;
 #[cfg(feature = "test-support")]
 pub mod slots;
 #[cfg(not(feature = "test-support"))]
@@ -169,13 +177,15 @@ mod vectors;
 mod views;
 
 pub use api::{Client, Events};
+pub use attachment::{Attachment, MAX_THUMBNAIL, Thumbnail};
 pub use crypto::CryptoError;
 pub use endpoints::{Endpoints, Operators, PushEndpoint};
 pub use envelope::sign;
 pub use error::{
-    DatabaseError, DirectoryError, Error, Fault, FileError, IssuerError, LocalError, NoAnswer,
-    PeerError, PushRefusal, Refusal, UsageError,
+    AttachmentError, DatabaseError, DirectoryError, Error, Fault, FileError, IssuerError,
+    LocalError, NoAnswer, PeerError, PushRefusal, Refusal, UsageError,
 };
+pub use flows::attachments::TransferProgress;
 pub use flows::backup::{BackupKey, new_recovery_key};
 pub use flows::devices::LinkCode;
 pub use flows::view::{GroupAccess, GroupSummary, Member};
@@ -184,7 +194,7 @@ pub use home::Held;
 pub use ids::{GroupId, GroupRef, MessageId, UserId};
 pub use in_process::SharedService;
 pub use key_view::KeyView;
-pub use message::{Attachment, Draft, Expiry, MessageDetails, TextFormat};
+pub use message::{Draft, Expiry, MessageDetails, TextFormat};
 pub use net::clock::{Clock, SharedClock, SystemClock};
 pub use net::transport::{Patience, Progress, Waiting};
 pub use options::{Options, PendingRequest};
@@ -193,6 +203,7 @@ pub use protocol::policy::PolicyError;
 pub use protocol::problem::ProblemType;
 pub use protocol::reporting::ReportReason;
 pub use push_address::{PushAddress, PushConsent};
+pub use remote_file::{Transferred, UploadOptions};
 pub use slots::{Bundle, Profile};
 pub use store::connections::IncomingRequest;
 pub use store::contacts::Contact;

@@ -2,13 +2,13 @@
 //! ([`MessageDetails`]). On the wire it is the MIMI content format (draft-ietf-mimi-content-08).
 
 use content::{
-    Disposition, Expiration, ExternalPart, MimiContent, NestedPart, Part, STATUS_TYPE, Semantics,
-    Status, decode_report, links, without_html,
+    Disposition, Expiration, MimiContent, NestedPart, Part, STATUS_TYPE, Semantics, Status,
+    decode_report, links, without_html,
 };
 use protocol::ids::GroupId;
 use serde::{Deserialize, Serialize};
 
-use crate::encoding::base64url;
+use crate::attachment::{Attachment, Thumbnail};
 use crate::error::{Error, LocalError, PeerError, UsageError};
 use crate::ids::{MessageId, UserId};
 use crate::text::MAX_TEXT;
@@ -49,88 +49,6 @@ pub enum Expiry {
     /// So many seconds after its reader has acknowledged its event or marked it as read; at its
     /// sender, after it was sent.
     AfterReading(u32),
-}
-
-/// Something that lies elsewhere, encrypted.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Attachment {
-    /// Its media type.
-    pub media_type: String,
-    /// Where it can be fetched.
-    pub url: String,
-    /// Until when: seconds since 1970; 0 for no end.
-    pub expires: u32,
-    /// Its length in bytes; 0 if it is not said.
-    pub size: u64,
-    /// IANA's number of the AEAD algorithm; 0 for none.
-    pub encryption: u16,
-    /// Key of the AEAD algorithm.
-    #[serde(with = "base64url")]
-    pub key: Vec<u8>,
-    /// Nonce of the AEAD algorithm.
-    #[serde(with = "base64url")]
-    pub nonce: Vec<u8>,
-    /// Additional authenticated data.
-    #[serde(with = "base64url")]
-    pub aad: Vec<u8>,
-    /// Number of the hash algorithm (named information); 0 for none.
-    pub hash_algorithm: u8,
-    /// Hash of what lies at the URL.
-    #[serde(with = "base64url")]
-    pub content_hash: Vec<u8>,
-    /// What it is, in words.
-    pub description: String,
-    /// How a file of it may be called. Never a path: whoever writes it takes no directory from it.
-    pub filename: String,
-}
-
-/// Its key opens what it points to: neither is shown.
-impl std::fmt::Debug for Attachment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attachment")
-            .field("media_type", &self.media_type)
-            .field("size", &self.size)
-            .finish_non_exhaustive()
-    }
-}
-
-impl From<ExternalPart> for Attachment {
-    fn from(part: ExternalPart) -> Self {
-        Self {
-            media_type: part.content_type,
-            url: part.url,
-            expires: part.expires,
-            size: part.size,
-            encryption: part.encryption,
-            key: part.key,
-            nonce: part.nonce,
-            aad: part.aad,
-            hash_algorithm: part.hash_algorithm,
-            content_hash: part.content_hash,
-            description: part.description,
-            filename: part.filename,
-        }
-    }
-}
-
-impl From<Attachment> for ExternalPart {
-    fn from(attachment: Attachment) -> Self {
-        Self {
-            content_type: attachment.media_type,
-            url: attachment.url,
-            expires: attachment.expires,
-            size: attachment.size,
-            encryption: attachment.encryption,
-            key: attachment.key,
-            nonce: attachment.nonce,
-            aad: attachment.aad,
-            hash_algorithm: attachment.hash_algorithm,
-            content_hash: attachment.content_hash,
-            description: attachment.description,
-            filename: attachment.filename,
-        }
-    }
 }
 
 /// What there is to a message beside its text.
@@ -192,9 +110,14 @@ impl Draft {
     /// Something that lies elsewhere, with an empty text.
     #[must_use]
     pub fn attachment(attachment: Attachment) -> Self {
-        let mut draft = Self::text("");
-        draft.attachment = Some(attachment);
-        draft
+        Self::text("").with_attachment(attachment)
+    }
+
+    /// With something that lies elsewhere.
+    #[must_use]
+    pub fn with_attachment(mut self, attachment: Attachment) -> Self {
+        self.attachment = Some(attachment);
+        self
     }
 
     /// A reaction to a message, such as one emoji: up to 128 bytes.
@@ -243,6 +166,11 @@ impl Draft {
         self
     }
 
+    /// What comes with it.
+    pub(crate) fn attached(&self) -> Option<&Attachment> {
+        self.attachment.as_ref()
+    }
+
     /// Messages that it is about: they must be known.
     pub(crate) fn about(&self) -> impl Iterator<Item = &MessageId> {
         let target = match &self.act {
@@ -272,6 +200,7 @@ impl Draft {
         let (answers, is_markdown) = (self.reply_to.is_some(), self.format == TextFormat::Markdown);
         let fits = match self.act {
             Act::Say => true,
+            _ if self.attachment.is_some() => false,
             Act::Edit(_) => !answers && self.expires.is_none(),
             Act::React(_) => !answers && !is_markdown,
             Act::Delete(_) | Act::Report(_) => !answers && !is_markdown && self.expires.is_none(),
@@ -345,17 +274,27 @@ impl Draft {
                 MimiContent::markdown(salt, &text)
             }
         };
-        let Some(attachment) = attachment else {
+        let Some(mut attachment) = attachment else {
             return Ok(text);
         };
+        let preview = attachment.thumbnail.take().map(|thumbnail| NestedPart {
+            disposition: Disposition::Preview,
+            language: String::new(),
+            part: Part::Single {
+                content_type: thumbnail.media_type,
+                content: thumbnail.content,
+            },
+        });
         let mut message = MimiContent::attachment(salt, attachment.into());
-        if !self.text.is_empty() {
+        if !self.text.is_empty() || preview.is_some() {
+            let words = Some(text.body).filter(|_| !self.text.is_empty());
+            let parts = words.into_iter().chain([message.body]).chain(preview);
             message.body = NestedPart {
                 disposition: Disposition::Render,
                 language: String::new(),
                 part: Part::Multi {
                     semantics: Semantics::ProcessAll,
-                    parts: vec![text.body, message.body],
+                    parts: parts.collect(),
                 },
             };
         }
@@ -532,12 +471,26 @@ struct Shown {
     texts: Vec<String>,
     format: TextFormat,
     attachment: Option<Attachment>,
+    preview: Option<Thumbnail>,
 }
 
 /// What of a part can be shown; none if it is not understood.
 fn shown(part: &NestedPart) -> Option<Shown> {
     match &part.part {
         Part::Null => Some(Shown::default()),
+        Part::Single {
+            content_type,
+            content,
+        } if part.disposition == Disposition::Preview => {
+            let preview = Thumbnail {
+                media_type: content_type.clone(),
+                content: content.clone(),
+            };
+            Some(Shown {
+                preview: Some(preview).filter(Thumbnail::is_picture),
+                ..Shown::default()
+            })
+        }
         Part::Single {
             content_type,
             content,
@@ -551,7 +504,7 @@ fn shown(part: &NestedPart) -> Option<Shown> {
             Some(Shown {
                 texts: vec![text],
                 format,
-                attachment: None,
+                ..Shown::default()
             })
         }
         Part::External(external) => Some(Shown {
@@ -580,6 +533,12 @@ fn together(parts: Vec<Shown>) -> Shown {
             all.format = part.format;
         }
         all.attachment = all.attachment.or(part.attachment);
+        all.preview = all.preview.or(part.preview);
+    }
+    if let Some(attachment) = &mut all.attachment
+        && attachment.thumbnail.is_none()
+    {
+        attachment.thumbnail = all.preview.take();
     }
     all
 }

@@ -59,6 +59,11 @@ fn hidden(text: &str) -> impl Iterator<Item = (char, bool)> {
     })
 }
 
+/// Whether nothing in it acts or hides ([`is_hidden`]).
+pub(crate) fn is_all_seen(text: &str) -> bool {
+    !hidden(text).any(|(_, hidden)| hidden)
+}
+
 /// The one form of a name: two names that look the same for this are the same. NFC, single spaces.
 pub(crate) fn canonical(name: &str) -> String {
     let name: String = name.nfc().collect();
@@ -69,7 +74,7 @@ pub(crate) fn canonical(name: &str) -> String {
 /// seen.
 pub(crate) fn chosen(name: &str, longest: usize) -> Option<String> {
     let name: String = name.nfc().collect();
-    if hidden(&name).any(|(_, hidden)| hidden) {
+    if !is_all_seen(&name) {
         return None;
     }
     let name = canonical(&name);

@@ -17,6 +17,7 @@ use crate::flows::{backup, invite};
 use crate::group_profile;
 use crate::mls::{content, rows};
 use crate::net::directory::challenge;
+use crate::remote_file;
 use crate::sync_message::{self, ConnectionUpdate};
 
 const FILE: &str = "client.json";
@@ -111,6 +112,17 @@ fn what_clients_tell_each_other_is_what_documents_and_vectors_say() {
     let backups = backup::tests::files(once(&kept, "backups", "file")).into_iter();
     let backups = backups.map(|(key, file)| json!({ "key": key, "file": hex::encode(&file) }));
     made.insert("backups".to_owned(), backups.collect());
+    let (file, told) = remote_file::tests::sample();
+    let message = ::content::MimiContent::attachment([1; 16], told.clone().into());
+    let attachment = json!({
+        "capability": hex::encode(file.capability.expose()), "last_day": file.last_day.0,
+        "content_key": hex::encode(file.key.expose()), "nonce_prefix": hex::encode(&file.nonce),
+        "digest": hex::encode(&file.digest), "size": file.size, "name": told.filename,
+        "url": told.url, "expires": told.expires, "encryption": told.encryption,
+        "hash_algorithm": told.hash_algorithm, "media_type": told.media_type,
+        "message": hex::encode(&message.encode().unwrap()),
+    });
+    made.insert("attachments".to_owned(), vec![attachment]);
     let endpoints = Endpoints::from_json(STACK.as_bytes()).unwrap();
     let made_for = challenge(&endpoints);
     let challenge = made_for.serialize().unwrap();

@@ -2,9 +2,11 @@
 //!
 //! Secrets have one type ([`secret::Secret`]) and a role each ([`keys`]); everything at rest is
 //! sealed by [`sealing`], bound to its place; rows are named by [`rows`]; journals are sealed by
-//! [`journal`]; who is who stays between members through [`credential`].
+//! [`journal`] and long content by [`blob`]; who is who stays between members through
+//! [`credential`].
 
 pub mod aead;
+pub mod blob;
 pub mod connection;
 pub mod credential;
 pub mod feed;

@@ -15,6 +15,7 @@
 //!                                    └─ "welcome key"              what opens it
 //! exporter "join record" of the epoch of an Add
 //!   join key ─ "join record", group id ─▶ join record id
+//! a blob's capability ─ "blob id" ─▶ blob id                       (`crate::blob`)
 //! code ─┬─ "permit"  shown by who comes in
 //!       └─ "hpke"    seed of the key pair that rotation secrets are sealed to
 //! ```

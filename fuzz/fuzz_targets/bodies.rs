@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use protocol::Wire;
+use protocol::blobs::*;
 use protocol::connections::*;
 use protocol::feed::{TagSet, Tick};
 use protocol::follow::*;
@@ -71,6 +72,14 @@ const DECODERS: &[fn(&[u8])] = decoders![
     ReadInboxRequest,
     ReadInboxResponse,
     DeleteFromInboxRequest,
+    CreateBlobRequest,
+    CreateBlobResponse,
+    PutChunkRequest,
+    BlobChunksRequest,
+    BlobChunksResponse,
+    ReadChunkRequest,
+    ReadChunkResponse,
+    DeleteBlobRequest,
     GroupPolicy,
     HandleRecord,
     ConnectionRequest,

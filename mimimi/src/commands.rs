@@ -11,6 +11,7 @@ use crate::account::{self, read};
 use crate::arguments::{Arguments, Command, DeviceCommand, GroupCommand, HandleCommand};
 use crate::events::received;
 use crate::group_operations::GroupOperation;
+use crate::messages::Transfers;
 use crate::terminal::{Name, Output, names, output_is_closed};
 use crate::{devices, group_operations, manual, messages, push};
 
@@ -81,7 +82,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         messages::mark_read(&client, &events)?;
         return client.acknowledge(&events);
     }
-    Ok(print(execute(&client, arguments.command).await?)?)
+    Ok(print(
+        execute(&client, arguments.command, Transfers::Shown).await?,
+    )?)
 }
 
 /// As usual; who waits is told what for.
@@ -151,7 +154,11 @@ async fn init(
     ))
 }
 
-pub(crate) async fn execute(client: &Client, command: Command) -> Result<Output, Error> {
+pub(crate) async fn execute(
+    client: &Client,
+    command: Command,
+    transfers: Transfers,
+) -> Result<Output, Error> {
     Ok(match command {
         Command::Init { .. }
         | Command::Receive { .. }
@@ -255,7 +262,7 @@ pub(crate) async fn execute(client: &Client, command: Command) -> Result<Output,
         Command::Group { command } => group(client, command).await?,
         Command::Device { command } => devices::execute(client, command).await?,
         Command::Push { command } => push::execute(client, command).await?,
-        Command::Message(command) => messages::execute(client, command).await?,
+        Command::Message(command) => messages::execute(client, command, transfers).await?,
         Command::TopUp => {
             client.fill_wallet().await?;
             let available = client.tokens().await?;

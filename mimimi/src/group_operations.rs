@@ -21,6 +21,11 @@ pub(crate) enum GroupOperation {
         /// Name of the group
         group: String,
     },
+    /// Forget a group that you are not in any more, and what was said there
+    Forget {
+        /// Name of the group
+        group: String,
+    },
     /// Give a member a role
     Role {
         /// Name of the group
@@ -227,6 +232,10 @@ pub(crate) async fn execute(client: &Client, operation: GroupOperation) -> Resul
         GroupOperation::Delete { group } => {
             client.delete_group(&group).await?;
             Output::new(json!({ "deleted": group }), [format!("deleted {group}")])
+        }
+        GroupOperation::Forget { group } => {
+            client.forget_group(&group).await?;
+            Output::new(json!({ "forgotten": group }), [format!("forgot {group}")])
         }
         GroupOperation::Role {
             group,

@@ -1,12 +1,14 @@
 //! What is said in groups: sending, changing, reading it again.
 
 use std::io::Read as _;
+use std::path::PathBuf;
 
 use basis::http_date;
 use clap::{Subcommand, ValueEnum};
 use client::{
-    Client, Draft, Error, Event, Expiry, Gone, LocalError, MAX_TEXT, Message, MessageDetails,
-    MessageId, MessageState, Receipts, StoredEvent, UsageError,
+    AttachmentError, Client, Draft, Error, Event, Expiry, Gone, LocalError, MAX_TEXT, Message,
+    MessageDetails, MessageId, MessageState, Receipts, StoredEvent, TransferProgress, Transferred,
+    UploadOptions, UsageError,
 };
 use serde_json::json;
 
@@ -26,7 +28,26 @@ pub(crate) enum MessageCommand {
         group: String,
         /// What to say, 1 to 192,512 bytes; `-` takes it from standard input, less a newline at its
         /// end
-        text: String,
+        #[arg(required_unless_present = "file")]
+        text: Option<String>,
+        /// With this file. When it was cut off, the same command goes on where it was
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// What the file is called where it is saved [default: its name]
+        #[arg(long, value_name = "NAME", requires = "file")]
+        name: Option<String>,
+        /// The file can be fetched for so many days: 1, 7, 30 or 90
+        #[arg(long, value_name = "DAYS", default_value_t = 30, requires = "file",
+              value_parser = days)]
+        keep: u32,
+        /// The file's media type
+        #[arg(
+            long,
+            value_name = "TYPE",
+            requires = "file",
+            default_value = "application/octet-stream"
+        )]
+        media_type: String,
         /// As an answer to this message: its id, or the beginning that `messages` shows
         #[arg(long, value_name = "ID")]
         reply_to: Option<String>,
@@ -37,6 +58,16 @@ pub(crate) enum MessageCommand {
         /// it all the same
         #[arg(long, value_name = "TIME", value_parser = seconds)]
         expires: Option<u32>,
+    },
+    /// Fetch the file of a message. When it was cut off, the same command goes on where it was
+    Save {
+        /// Name of the group
+        group: String,
+        /// Its id, or the beginning that `messages` shows
+        message: String,
+        /// Where to; a directory takes it under its own name [default: the current directory]
+        #[arg(long, value_name = "PATH", default_value = ".")]
+        to: PathBuf,
     },
     /// React to a message, such as with one emoji
     React {
@@ -90,7 +121,11 @@ pub(crate) enum MessageCommand {
 impl MessageCommand {
     /// Whether it takes something from standard input.
     pub(crate) fn reads_input(&self) -> bool {
-        matches!(self, Self::Send { text, .. } | Self::Edit { text, .. } if text == "-")
+        match self {
+            Self::Send { text, .. } => text.as_deref() == Some("-"),
+            Self::Edit { text, .. } => text == "-",
+            _ => false,
+        }
     }
 }
 
@@ -150,6 +185,14 @@ fn seconds(span: &str) -> Result<u32, String> {
     number.checked_mul(each).ok_or_else(wrong)
 }
 
+fn days(days: &str) -> Result<u32, String> {
+    let days = days
+        .parse()
+        .ok()
+        .filter(|days| [1, 7, 30, 90].contains(days));
+    days.ok_or_else(|| "1, 7, 30 or 90".to_owned())
+}
+
 /// As [`known`]; what is not is read first.
 async fn find(client: &Client, group: &str, id: &str) -> Result<MessageId, Error> {
     match known(client, group, id) {
@@ -182,26 +225,52 @@ fn known(client: &Client, group: &str, id: &str) -> Result<MessageId, Error> {
     }
 }
 
-pub(crate) async fn execute(client: &Client, command: MessageCommand) -> Result<Output, Error> {
+pub(crate) async fn execute(
+    client: &Client,
+    command: MessageCommand,
+    transfers: Transfers,
+) -> Result<Output, Error> {
     let (group, draft) = match command {
         MessageCommand::Send {
             group,
             text: given,
+            file,
+            name,
+            keep,
+            media_type,
             reply_to,
             markdown,
             expires,
         } => {
-            let mut draft = Draft::text(text(given)?);
-            if markdown {
-                draft = draft.as_markdown();
-            }
+            let mut draft = Draft::text(given.map(text).transpose()?.unwrap_or_default());
+            // Before anything is uploaded.
             if let Some(id) = reply_to {
                 draft = draft.reply_to(find(client, &group, &id).await?);
+            }
+            if let Some(path) = file {
+                let options = UploadOptions {
+                    name,
+                    media_type,
+                    days: keep,
+                    ..UploadOptions::default()
+                };
+                // Nothing is uploaded for a group that is not there.
+                client.messages(&group, None, 0)?;
+                let file = client
+                    .upload(&path, options, transfers.shown("sending"))
+                    .await?;
+                draft = draft.with_attachment(file);
+            }
+            if markdown {
+                draft = draft.as_markdown();
             }
             if let Some(seconds) = expires {
                 draft = draft.expires(Expiry::AfterReading(seconds));
             }
             (group, draft)
+        }
+        MessageCommand::Save { group, message, to } => {
+            return save(client, &group, (&message, to), transfers).await;
         }
         MessageCommand::React {
             group,
@@ -235,6 +304,64 @@ pub(crate) async fn execute(client: &Client, command: MessageCommand) -> Result<
     let message = client.send_message(&group, draft).await?;
     let document = json!({ "group": group, "sent": true, "message": message });
     Ok(Output::new(document, []))
+}
+
+/// Whether it is shown how far transfers have come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transfers {
+    /// On standard error, where a person looks at it.
+    Shown,
+    /// The screen belongs to something else.
+    Quiet,
+}
+
+impl Transfers {
+    fn shown(self, doing: &'static str) -> Option<TransferProgress> {
+        use std::io::{IsTerminal as _, Write as _};
+        let is_seen = self == Self::Shown && std::io::stderr().is_terminal();
+        is_seen.then(|| {
+            let show = move |Transferred { bytes, of, .. }| {
+                let mut out = std::io::stderr();
+                let end = if bytes == of { "\n" } else { "" };
+                let _ = write!(out, "\r{doing}: {} of {} KB{end}", bytes / 1000, of / 1000);
+            };
+            std::sync::Arc::new(show) as TransferProgress
+        })
+    }
+}
+
+async fn save(
+    client: &Client,
+    group: &str,
+    (id, to): (&str, PathBuf),
+    transfers: Transfers,
+) -> Result<Output, Error> {
+    let id = find(client, group, id).await?;
+    let here = || -> Result<_, Error> {
+        let mut messages = client.messages(group, None, LOOKED_AT)?.into_iter();
+        Ok(messages.find(|it| it.message == id))
+    };
+    let message = match here()? {
+        Some(message) => message,
+        None => {
+            client.sync(0).await?;
+            here()?.ok_or_else(|| UsageError::UnknownMessage(id.to_string()))?
+        }
+    };
+    let file = message
+        .details
+        .attachment
+        .ok_or(AttachmentError::Unusable)?;
+    let path = match to.is_dir() {
+        true => to.join(file.file_name().ok_or(AttachmentError::Unusable)?),
+        false => to,
+    };
+    client
+        .download(&file, &path, transfers.shown("fetching"))
+        .await?;
+    let saved = path.display().to_string();
+    let document = json!({ "group": group, "message": id, "saved": saved, "bytes": file.size });
+    Ok(Output::new(document, [saved]).with_texts_of_others())
 }
 
 async fn messages(

@@ -79,12 +79,13 @@ pub(crate) struct InnerResponse {
 }
 
 impl InnerResponse {
-    /// The response in binary HTTP, padded to a size bucket.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The response in binary HTTP, padded to the size bucket that it has for a request of that
+    /// length.
+    pub(crate) fn encode(&self, request: usize) -> Vec<u8> {
         let most = self.content.len() + padding::ANSWER_HEAD;
-        let mut encoded = Vec::with_capacity(padding::answer_bucket(most));
+        let mut encoded = Vec::with_capacity(padding::answer_bucket_for(request, most));
         binary_http::response(self.status, &self.fields, &self.content, &mut encoded);
-        encoded.resize(padding::answer_bucket(encoded.len()), 0);
+        encoded.resize(padding::answer_bucket_for(request, encoded.len()), 0);
         encoded
     }
 }
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_response_is_not_a_request() {
         let response = InnerResponse::from(service::Problem::plain(StatusCode::NOT_FOUND));
-        assert!(InnerRequest::decode(&response.encode()).is_err());
+        assert!(InnerRequest::decode(&response.encode(0)).is_err());
     }
 
     proptest! {
@@ -252,9 +253,11 @@ mod tests {
                 fields: HeaderMap::new(),
                 content: vec![7; len].into(),
             };
-            let encoded = response.encode();
+            let encoded = response.encode(padding::ORDINARY_REQUEST);
             prop_assert_eq!(encoded.len(), padding::answer_bucket(encoded.len()));
             prop_assert!(encoded.len() >= len);
+            let bulk = response.encode(padding::BULK);
+            prop_assert_eq!(bulk.len(), padding::BULK);
         }
     }
 }

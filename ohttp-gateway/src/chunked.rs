@@ -65,7 +65,7 @@ pub(crate) async fn answer(gateway: &Arc<Parts>, body: Result<RequestBody, Probl
         Err(failure) => (failure.outcome(), failure.problem().into()),
     };
     count(outcome);
-    match seal_whole(&whole, encoder) {
+    match seal_whole(&whole, opened.len(), encoder) {
         Some(sealed) => {
             metrics::histogram!("ohttp_gateway_response_bytes").record(sealed.len() as f64);
             respond(sealed.into())
@@ -85,8 +85,12 @@ async fn begin(gateway: &Parts, opened: &[u8]) -> Result<Begun, Failure> {
 }
 
 /// In chunks of full size, as many as its size bucket takes.
-fn seal_whole(response: &InnerResponse, encoder: ResponseEncoder) -> Option<Vec<u8>> {
-    let inner = response.encode();
+fn seal_whole(
+    response: &InnerResponse,
+    request: usize,
+    encoder: ResponseEncoder,
+) -> Option<Vec<u8>> {
+    let inner = response.encode(request);
     let mut sealed = Vec::with_capacity(inner.len() + 1024);
     encoder.finish(&inner, &mut sealed).ok()?;
     Some(sealed)

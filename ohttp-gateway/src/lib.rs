@@ -386,7 +386,7 @@ async fn encapsulated_request(State(gateway): State<Arc<Parts>>, request: Reques
         Err(failure) => (failure.outcome(), failure.problem().into()),
     };
     count(outcome);
-    match sealer.seal(&response.encode()) {
+    match sealer.seal(&response.encode(opened.len())) {
         Ok(encapsulated) => {
             metrics::histogram!("ohttp_gateway_response_bytes").record(encapsulated.len() as f64);
             let headers = [

@@ -72,9 +72,7 @@ impl Structures {
         for member in members {
             match member {
                 Member::Field(name, of) => {
-                    let value = fields
-                        .get(name)
-                        .with_context(|| format!("without {name}"))?;
+                    let value = field(fields, name)?;
                     self.find_parts(of, value, parts)?;
                 }
                 Member::Select(on, cases) => {
@@ -217,9 +215,7 @@ impl Structures {
         for member in members {
             match member {
                 Member::Field(name, of) => {
-                    let value = fields
-                        .get(name)
-                        .with_context(|| format!("without {name}"))?;
+                    let value = field(fields, name)?;
                     self.write(of, value, to).with_context(|| name.clone())?;
                 }
                 Member::Select(on, cases) => {
@@ -229,6 +225,10 @@ impl Structures {
         }
         Ok(())
     }
+}
+
+fn field<'a>(fields: &'a Map<String, Value>, name: &str) -> Result<&'a Value> {
+    fields.get(name).with_context(|| format!("without {name}"))
 }
 
 fn chosen<'a>(

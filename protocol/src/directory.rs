@@ -75,6 +75,8 @@ pub struct Prices {
     pub request_connection: u8,
     /// Tokens for an `ExternalJoin`.
     pub external_join: u8,
+    /// Tokens for a `CreateBlob`.
+    pub create_blob: u8,
 }
 
 impl Prices {
@@ -95,6 +97,7 @@ impl Prices {
             Operation::LookupHandle => times(self.lookup_handle, 1),
             Operation::RequestConnection => times(self.request_connection, 1),
             Operation::ExternalJoin => times(self.external_join, 1),
+            Operation::CreateBlob => times(self.create_blob, 1),
             _ => 0,
         }
     }
@@ -151,6 +154,7 @@ mod tests {
             lookup_handle: 1,
             request_connection: 1,
             external_join: 1,
+            create_blob: 1,
         }
     }
 

@@ -62,6 +62,8 @@ fixed_ids! {
     InboxId(32);
     /// An entry of an inbox, drawn by the service.
     InboxEntryId(16);
+    /// A blob: `derive(capability, "blob id")`. Whoever has it may read the sealed chunks.
+    BlobId(32);
     /// The hash of the bytes of a commit or message: SHA-256.
     Digest(32);
     /// The head of a journal's hash chain after some position: SHA-256.

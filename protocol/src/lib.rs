@@ -5,6 +5,7 @@
 //! (`<V>`, RFC 9420 §2.1.2). This crate knows shapes only: it holds no cryptography and does no
 //! I/O.
 
+pub mod blobs;
 pub mod codec;
 pub mod connections;
 pub mod directory;

@@ -106,6 +106,32 @@ operations! {
     ReadInbox = 54, "/v1/inboxes/read";
     /// Delete entries of an inbox.
     DeleteFromInbox = 55, "/v1/inboxes/delete";
+    /// Make room for a blob.
+    CreateBlob = 60, "/v1/blobs/create";
+    /// Put a chunk into a blob. Not signed.
+    PutChunk = 61, "/v1/blobs/put";
+    /// Which chunks of a blob are there. Not signed.
+    BlobChunks = 62, "/v1/blobs/chunks";
+    /// A chunk of a blob. Not signed.
+    ReadChunk = 63, "/v1/blobs/read";
+    /// Delete a blob. Not signed.
+    DeleteBlob = 64, "/v1/blobs/delete";
+}
+
+impl Operation {
+    /// Whether request and answer have the one size of bulk exchanges
+    /// ([`BULK`](crate::padding::BULK)): all that is about blobs, in whatever direction.
+    #[must_use]
+    pub const fn is_bulk(self) -> bool {
+        matches!(
+            self,
+            Self::CreateBlob
+                | Self::PutChunk
+                | Self::BlobChunks
+                | Self::ReadChunk
+                | Self::DeleteBlob
+        )
+    }
 }
 
 /// Path of the public directory (`GET`, JSON).

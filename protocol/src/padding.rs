@@ -11,6 +11,9 @@ pub const ORDINARY_REQUEST: usize = 2 * 1024;
 /// No answer is shorter, padded: what is read of a journal in one go fits in it, and so the answer
 /// to a message, or a refusal, has the size of what is read.
 pub const ORDINARY_ANSWER: usize = 8 * 1024;
+/// Every bulk exchange has this size, padded, the request and the answer: so nobody who cannot open
+/// them tells an upload from a download. An answer to a request of this size is never shorter.
+pub const BULK: usize = 4 * LARGEST_DOUBLING_BUCKET;
 /// What binary HTTP takes of an answer beside its content, at most.
 pub const ANSWER_HEAD: usize = 512;
 
@@ -24,6 +27,15 @@ pub const fn request_bucket(len: usize) -> usize {
 #[must_use]
 pub const fn answer_bucket(len: usize) -> usize {
     at_least(ORDINARY_ANSWER, len)
+}
+
+/// The same of an answer to a request that has this size, padded.
+#[must_use]
+pub const fn answer_bucket_for(request: usize, len: usize) -> usize {
+    match request {
+        BULK => at_least(BULK, len),
+        _ => answer_bucket(len),
+    }
 }
 
 const fn at_least(ordinary: usize, len: usize) -> usize {
@@ -87,6 +99,9 @@ mod tests {
             }
             prop_assert_eq!(request_bucket(len) == ORDINARY_REQUEST, len <= ORDINARY_REQUEST);
             prop_assert_eq!(answer_bucket(len) == ORDINARY_ANSWER, len <= ORDINARY_ANSWER);
+            prop_assert_eq!(answer_bucket_for(ORDINARY_REQUEST, len), answer_bucket(len));
+            let bulk = answer_bucket_for(BULK, len);
+            prop_assert_eq!(bulk, answer_bucket(len).max(BULK));
         }
     }
 }

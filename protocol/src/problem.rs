@@ -110,6 +110,16 @@ problems! {
     UnknownInbox, "unknown-inbox", 404, "The inbox is unknown";
     /// The inbox holds as many requests as it can.
     InboxFull, "inbox-full", 409, "The inbox is full";
+    /// No such blob, or it has expired, or the secret is not its writer's.
+    UnknownBlob, "unknown-blob", 404, "The blob is unknown";
+    /// Chunks of it are missing: it cannot be read, or is not whole yet.
+    BlobIncomplete, "blob-incomplete", 409, "The blob is not whole";
+    /// It is whole, or that chunk is there with another content: nothing is written over.
+    BlobComplete, "blob-complete", 409, "The blob cannot be written any more";
+    /// A chunk that was there is lost or damaged.
+    BlobDamaged, "blob-damaged", 410, "A chunk of the blob is damaged";
+    /// There is no room for blobs now; `Retry-After` says when to come again.
+    StorageFull, "storage-full", 507, "There is no room for blobs now";
     /// Something else changed the same thing at the same time; try again.
     Conflict, "conflict", 409, "A concurrent request was first";
     /// Not the gateway.

@@ -132,6 +132,10 @@ const fn is_signed(operation: Operation) -> bool {
             | Operation::JoinRecord
             | Operation::FetchWelcome
             | Operation::RecoveryRow
+            | Operation::PutChunk
+            | Operation::BlobChunks
+            | Operation::ReadChunk
+            | Operation::DeleteBlob
     )
 }
 

@@ -76,11 +76,17 @@ pub struct Outer {
 impl Outer {
     /// Fetches the gateway's key configuration through the relay.
     pub async fn of(stack: &Stack) -> Self {
+        let relay = format!("http://{}", stack.ports().of(Service::Relay));
+        Self::at(stack, &relay).await
+    }
+
+    /// As [`Outer::of`], with what stands at this URL in the relay's place.
+    pub async fn at(stack: &Stack, relay: &str) -> Self {
         let http = reqwest::Client::builder()
             .no_proxy()
             .build()
             .expect("a client");
-        let relay = format!("http://{}/", stack.ports().of(Service::Relay));
+        let relay = format!("{relay}/");
         let list = http
             .get(format!("{relay}ohttp-keys"))
             .send()

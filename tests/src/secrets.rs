@@ -28,6 +28,7 @@ const COLUMNS: &[&str] = &[
     "SELECT public_key, seed FROM leaf_keys",
     "SELECT certificate, salt FROM reporting WHERE certificate IS NOT NULL",
     "SELECT introduction FROM introductions",
+    "SELECT capability, content_key, write_key FROM uploads",
     "SELECT request, tokens FROM pending_requests WHERE length(tokens) > 0",
 ];
 

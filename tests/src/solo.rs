@@ -87,7 +87,8 @@ impl Solo {
             Kind::Ds => format!(
                 "listen = '{listen}'\ndomain = 'ds.example'\n\
                  service_key_file = '{keys}/service-keys'\n\
-                 gateway_secret_file = '{keys}/gateway-secret'\n{settings}\n{service}"
+                 gateway_secret_file = '{keys}/gateway-secret'\n{settings}\n\
+                 [blobs]\nstore = 'directory'\ndirectory = '{data}.blobs'\n{service}"
             ),
             Kind::Issuer => format!(
                 "listen = '{listen}'\ndata_directory = '{data}'\nkey_directory = '{keys}'\n\
@@ -114,6 +115,12 @@ impl Solo {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.root.path().join("data")
+    }
+
+    /// Where a delivery service has its blobs.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.root.path().join("data.blobs")
     }
 
     #[must_use]

@@ -173,6 +173,17 @@ const RULES: &[Rule] = &[
         reason: "an engine knows keys and bytes",
     },
     Rule {
+        package: "ds-store-blobs",
+        ours: Ours::Only(&[
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "mimimi-mls-rules",
+            "ds-domain",
+        ]),
+        never: &["rocksdb", "tokio-postgres", "axum"],
+        reason: "it keeps bytes under names that say nothing",
+    },
+    Rule {
         package: "ds-store-postgres",
         ours: Ours::Only(&[
             "mimimi-basis",
@@ -193,6 +204,7 @@ const RULES: &[Rule] = &[
             "mimimi-crypto",
             "mimimi-mls-rules",
             "ds-domain",
+            "ds-store-blobs",
             "ds-store-postgres",
             "ds-store-rocks",
             "service",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::{Client, call, in_group};
-use crate::driver::{Interest, Order};
+use crate::driver::Interest;
 use crate::error::{Error, LocalError};
 use crate::ids::GroupRef;
 use crate::net::clock::{Clock as _, SystemClock};
@@ -41,10 +41,20 @@ impl Client {
             transaction.commit()?;
             Ok(begun)
         })?;
-        match begun {
-            true => self.order(Order::Look),
-            false => Ok(()),
+        if begun {
+            self.look_again();
         }
+        Ok(())
+    }
+
+    /// As [`Client::acknowledge`], by the ids of the events. Those that are not there any more are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`Error::Local`].
+    pub fn acknowledge_by_id(&self, ids: &[i64]) -> Result<(), Error> {
+        let events = self.at_desk(|desk| events::of_ids(desk, ids))?;
+        self.acknowledge(&events)
     }
 
     /// Events as they come, those first that have not been acknowledged. While it is there, this
@@ -54,7 +64,7 @@ impl Client {
         let interest = Arc::clone(&self.shared.driver.interest);
         interest.begin();
         // One that has stopped shows when the stream is asked.
-        let _ = self.order(Order::Look);
+        self.look_again();
         Events {
             client: self.clone(),
             interest,
@@ -126,17 +136,34 @@ impl Events {
     /// # Errors
     /// [`Error::Local`]; [`LocalError::Stopped`] when the client has ended.
     pub async fn next(&mut self) -> Result<StoredEvent, Error> {
+        let event = self.after(self.seen).await?;
+        self.seen = event.id;
+        Ok(event)
+    }
+
+    /// The first event with a larger id, which [`Events::next`] passes over as little as before:
+    /// for callers who cannot be sure to get what this has returned.
+    ///
+    /// # Errors
+    /// As [`Events::next`].
+    pub async fn after(&self, seen: i64) -> Result<StoredEvent, Error> {
         let mut changes = self.client.shared.driver.changes.clone();
         loop {
             changes.mark_unchanged();
             self.client.expire()?;
-            let next = self.client.at_desk(|desk| events::next(desk, self.seen));
+            let next = self.client.at_desk(|desk| events::next(desk, seen));
             if let Some(event) = next? {
-                self.seen = event.id;
                 return Ok(event);
             }
             changes.changed().await.map_err(|_| LocalError::Stopped)?;
         }
+    }
+
+    /// Whether the client was closed or its account deleted. It has failed where this is false and
+    /// [`Events::next`] says that it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.interest.has_ended()
     }
 }
 

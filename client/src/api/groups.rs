@@ -124,6 +124,19 @@ impl Client {
             .await)
     }
 
+    /// Forgets a group that this client is not in any more, everything that was said there, and
+    /// proofs against the service ([`Client::evidence`]). Where this client only does not follow
+    /// the group any more, its leaf stays: others go on seeing it, and it cannot come back by
+    /// itself.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`], [`UsageError::StillAMember`].
+    pub async fn forget_group(&self, group: impl Into<GroupRef>) -> Result<(), Error> {
+        in_group!(self, group, |engine, group| engine
+            .forget_group(&group)
+            .await)
+    }
+
     /// Adds contacts to a group, all in one commit.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! What is said in groups.
 
 use crate::api::{Client, call, in_group};
-use crate::driver::Order;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::UsageError;
@@ -61,7 +60,7 @@ impl Client {
             database::scour(desk)?;
             Ok(message)
         })?;
-        self.order(Order::Look)?;
+        self.look_again();
         Ok(message)
     }
 
@@ -114,7 +113,8 @@ impl Client {
             }
             Ok(transaction.commit()?)
         })?;
-        self.order(Order::Look)
+        self.look_again();
+        Ok(())
     }
 
     /// What this client tells the others of a group about their messages.

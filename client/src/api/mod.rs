@@ -2,6 +2,7 @@
 //! one after the other; what is only looked up is read here, so that it never waits.
 
 mod account;
+mod attachments;
 mod contacts;
 mod devices;
 mod events;
@@ -51,7 +52,7 @@ pub struct Client {
 struct Shared {
     // Dropped first: it ends the thread, which has the database open too.
     driver: Driver,
-    /// `None` once the account is deleted.
+    /// `None` once the client has ended.
     desk: Mutex<Option<Connection>>,
     clock: SharedClock,
 }
@@ -181,6 +182,12 @@ impl Client {
         answer.await.map_err(|_| LocalError::Stopped)?
     }
 
+    /// Has the driver see to what was written. It is there: a client that has ended since does so
+    /// after the next start.
+    fn look_again(&self) {
+        drop(self.order(Order::Look));
+    }
+
     fn order(&self, order: Order) -> Result<(), Error> {
         let orders = &self.shared.driver.orders;
         Ok(orders.send(order).map_err(|_| LocalError::Stopped)?)
@@ -221,7 +228,15 @@ impl Client {
             .desk
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        if self.shared.driver.orders.is_closed() {
+            return Err(LocalError::Stopped.into());
+        }
         work(desk.as_mut().ok_or(LocalError::Stopped)?)
+    }
+
+    fn leave_desk(&self) {
+        let desk = self.shared.desk.lock();
+        *desk.unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Catches up: finishes what was under way, reads the journals of all groups (waiting up to
@@ -238,7 +253,7 @@ impl Client {
         }
         let watch = call!(self, |engine| {
             let watch = engine.begin_sync(wait_ms).await?;
-            Ok(Waiting(tokio::spawn(watch.wait())))
+            Ok(Beside(tokio::spawn(watch.wait())))
         })?;
         watch.end().await?;
         call!(self, |engine| engine.finish_sync().await)
@@ -258,6 +273,8 @@ impl Client {
     /// fails with [`LocalError::Stopped`]. Queued messages are sent after the next
     /// [`Client::open`].
     pub async fn close(self) {
+        self.shared.driver.interest.end_all();
+        self.leave_desk();
         let (reply, done) = oneshot::channel();
         if self.order(Order::Close(reply)).is_ok() {
             // Whoever has stopped it has ended it too.
@@ -275,26 +292,21 @@ impl Client {
         let (reply, done) = oneshot::channel();
         self.order(Order::Delete(reply))?;
         done.await.map_err(|_| LocalError::Stopped)??;
-        let mut desk = self
-            .shared
-            .desk
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *desk = None;
+        self.leave_desk();
         Ok(())
     }
 }
 
-/// A wait on the driver's thread; it ends with this.
-struct Waiting(tokio::task::JoinHandle<Result<(), Error>>);
+/// What the driver's thread does beside calls; it ends with this.
+struct Beside<T>(tokio::task::JoinHandle<Result<T, Error>>);
 
-impl Waiting {
-    async fn end(mut self) -> Result<(), Error> {
+impl<T> Beside<T> {
+    async fn end(mut self) -> Result<T, Error> {
         (&mut self.0).await.map_err(|_| LocalError::Stopped)?
     }
 }
 
-impl Drop for Waiting {
+impl<T> Drop for Beside<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -37,8 +37,11 @@ pub enum UsageError {
     /// Another group has that name.
     #[error("there is a group {0} already")]
     GroupExists(String),
-    /// The empty name, one of more than 256 bytes, or with characters that cannot be seen.
-    #[error("a group name has 1 to 256 bytes and no characters that cannot be seen")]
+    /// The empty name, one of more than 256 bytes, written like an id, or with characters that
+    /// cannot be seen.
+    #[error(
+        "a group name has 1 to 256 bytes, is not written like an id, and has no characters that cannot be seen"
+    )]
     InvalidGroupName,
     /// The empty name, one of more than 64 bytes, or with characters that cannot be seen.
     #[error("the name of a contact has 1 to 64 bytes and no characters that cannot be seen")]
@@ -51,6 +54,9 @@ pub enum UsageError {
     /// This client is no member of the group any more.
     #[error("you are no longer a member of {0}")]
     NotAMember(String),
+    /// Only a group that this client is not in any more can be forgotten.
+    #[error("you are in {0}: leave it first")]
+    StillAMember(String),
     /// Who is to be added is a member.
     #[error("{0} is a member already")]
     AlreadyAMember(String),
@@ -63,9 +69,10 @@ pub enum UsageError {
         .0.join(", ")
     )]
     WouldLeaveBehind(Vec<String>),
-    /// No client of this contact takes groups with X-Wing, as it says itself. Nothing was changed:
-    /// `Client::upgrade_group` would put a classical group in the place of this one, for everybody.
-    #[error("{0} has no client that takes post-quantum groups; nothing was changed")]
+    /// A client of this contact takes no groups with X-Wing, as it says itself. Nothing was
+    /// changed: `Client::upgrade_group` would put a classical group in the place of this one, for
+    /// everybody.
+    #[error("{0} has a client that takes no post-quantum groups; nothing was changed")]
     LacksPostQuantum(String),
     /// No name was given.
     #[error("no contact was named")]
@@ -232,6 +239,7 @@ impl UsageError {
             Self::InvalidContactName => "invalid-contact-name",
             Self::InvalidGroupProfile => "invalid-group-profile",
             Self::NotAMember(_) => "not-a-member",
+            Self::StillAMember(_) => "still-a-member",
             Self::AlreadyAMember(_) => "already-a-member",
             Self::NotInGroup(_) => "not-in-group",
             Self::WouldLeaveBehind(_) => "would-leave-behind",

@@ -8,7 +8,7 @@ use protocol::operation::Operation;
 
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
-use crate::group_profile::MAX_NAME;
+use crate::group_profile;
 use crate::leaf::{self, CIPHERSUITE};
 use crate::mls::create::{Draft, build};
 use crate::mls::new_leaf::NewLeaf;
@@ -16,7 +16,6 @@ use crate::outcomes::CommitOutcome;
 use crate::store::groups;
 use crate::store::segments::day_said;
 use crate::store::{Group, Pending, Segment, Status, successors};
-use crate::text;
 
 impl Engine {
     /// Creates a group with this user as its only member.
@@ -35,7 +34,7 @@ impl Engine {
     pub(crate) async fn create_group_with(&mut self, name: &str, suite: u16) -> Result<(), Error> {
         let _held = self.hold().await?;
         let suite = leaf::ciphersuite(suite).ok_or(UsageError::UnknownCiphersuite(suite))?;
-        let name = text::chosen(name, MAX_NAME).ok_or(UsageError::InvalidGroupName)?;
+        let name = group_profile::chosen_name(name)?;
         self.profile.credential()?;
         self.sync().await?;
         successors::give_up_name(&self.db, &name)?;

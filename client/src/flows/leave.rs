@@ -8,7 +8,7 @@ use crate::ids::GroupRef;
 use crate::mls::plan::Plan;
 use crate::mls::proposals;
 use crate::store::groups::set_leaving;
-use crate::store::{Group, Status};
+use crate::store::{Group, Status, erasing};
 
 impl Engine {
     /// Leaves a group with all clients of this user. It is done when another member has committed
@@ -39,6 +39,20 @@ impl Engine {
         let _held = self.hold().await?;
         let id = self.sync_for(group).await?.id;
         self.commit(&id, |_| Ok(Plan::Delete)).await
+    }
+
+    /// Forgets a group that this client is not in any more, and everything that was said there.
+    /// Asks nobody.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`], [`UsageError::StillAMember`].
+    pub(crate) async fn forget_group(&mut self, group: &GroupRef) -> Result<(), Error> {
+        let _held = self.hold().await?;
+        let group = Group::meant(&self.db, group)?;
+        if group.status == Status::Active {
+            return Err(UsageError::StillAMember(group.display_name()).into());
+        }
+        self.transact(|db, _| erasing::forget_group(db, &group.id))
     }
 
     /// What is left to do of a wish to leave: the proposal lapses with its epoch.

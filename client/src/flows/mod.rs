@@ -2,6 +2,7 @@
 
 pub(crate) mod absence;
 pub(crate) mod act;
+pub(crate) mod attachments;
 pub(crate) mod backup;
 pub(crate) mod by_hand;
 pub(crate) mod commit;

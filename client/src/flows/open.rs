@@ -19,6 +19,7 @@ use crate::net::transport::Transport;
 use crate::net::transport::patience::Budget;
 use crate::options::Options;
 use crate::purse::SharedPurse;
+use crate::store::uploads::InUse;
 use crate::store::{Profile, database, feed, profile, reporting, tokens};
 
 impl Engine {
@@ -94,6 +95,7 @@ impl Engine {
             slots,
             bundle: options.bundle,
             between_slots: BetweenSlots::default(),
+            uploads: InUse::default(),
             outcomes: HashMap::new(),
             ciphersuites: options.ciphersuites,
             requests: options.requests,

@@ -18,6 +18,7 @@ use crate::store::messages::{
 };
 use crate::store::outbox::{self, QueuedMessage};
 use crate::store::receipts::{self, DELIVERED, READ};
+use crate::store::uploads;
 use crate::store::{Group, Profile, known, load_mls};
 
 /// Who has sent a message, and under which pseudonym.
@@ -295,6 +296,9 @@ pub(crate) fn queue(
         quiet: matches!(said, Said::Report(_)),
     };
     outbox::queue(db, &queued)?;
+    if let Some(attachment) = draft.attached() {
+        uploads::told(db, attachment)?;
+    }
     Ok(message_id)
 }
 

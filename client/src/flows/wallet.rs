@@ -333,6 +333,7 @@ pub(crate) mod tests {
                 token_keys_not_before_s: Vec::new(),
             },
             prices: Prices {
+                create_blob: 1,
                 reserve_group_id: 1,
                 publish_key_packages: 1,
                 key_package_sets_per_token: 0,

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
+use crate::attachment::MAX_THUMBNAIL;
 
 const GROUP: GroupId = GroupId([3; 16]);
 const ALICE: &[u8] = b"mimi://example.org/p/alice";
@@ -102,6 +103,13 @@ fn a_link_that_others_have_written_as_a_mention_is_none() {
     assert_eq!((shown, details.mentions), (text, Vec::new()));
 }
 
+/// What begins as a picture does.
+fn webp(len: usize) -> Vec<u8> {
+    let mut picture = b"RIFF....WEBP".to_vec();
+    picture.resize(len, 1);
+    picture
+}
+
 #[test]
 fn an_attachment_comes_with_words_or_without() {
     let attachment = Attachment {
@@ -110,9 +118,20 @@ fn an_attachment_comes_with_words_or_without() {
         key: vec![7; 16],
         ..Attachment::default()
     };
-    for words in ["", "look"] {
-        let mut draft = Draft::attachment(attachment.clone());
-        draft.text = words.to_owned();
+    let with_thumbnail = Attachment {
+        thumbnail: Some(Thumbnail {
+            media_type: "image/webp".to_owned(),
+            content: webp(MAX_THUMBNAIL),
+        }),
+        ..attachment.clone()
+    };
+    for (words, attachment) in [
+        ("", &attachment),
+        ("look", &attachment),
+        ("", &with_thumbnail),
+        ("look", &with_thumbnail),
+    ] {
+        let draft = Draft::text(words).with_attachment(attachment.clone());
         assert_eq!(draft.check(0), Ok(()));
         let content = draft
             .content(|_| Err(LocalError::Damaged.into()), None)
@@ -125,8 +144,7 @@ fn an_attachment_comes_with_words_or_without() {
         );
     }
     // Other words leave it where it is.
-    let mut draft = Draft::attachment(attachment.clone());
-    draft.text = "look".to_owned();
+    let draft = Draft::text("look").with_attachment(with_thumbnail.clone());
     let nobody_is = |_| Err(LocalError::Damaged.into());
     let before = draft.content(nobody_is, None).unwrap();
     let id = MessageId([1; 32]);
@@ -134,7 +152,7 @@ fn an_attachment_comes_with_words_or_without() {
     let (text, edited) = details(&edit.unwrap(), nobody).unwrap();
     assert_eq!(
         (text.as_str(), edited.attachment),
-        ("see", Some(attachment.clone()))
+        ("see", Some(with_thumbnail))
     );
     let shown = format!("{attachment:?}");
     assert!(
@@ -146,6 +164,32 @@ fn an_attachment_comes_with_words_or_without() {
         serde_json::from_str::<Attachment>(&json).unwrap(),
         attachment
     );
+}
+
+#[test]
+fn a_thumbnail_that_is_no_picture_or_too_long_is_not_shown() {
+    let svg = b"<svg><image href='https://example.org/who-looks'/></svg>".to_vec();
+    for (media_type, content) in [
+        ("text/html", webp(20)),
+        ("image/webp", webp(MAX_THUMBNAIL + 1)),
+        ("image/svg+xml", svg.clone()),
+        ("image/webp", svg),
+        ("image/png", webp(20)),
+        ("image/webp", Vec::new()),
+    ] {
+        let attachment = Attachment {
+            thumbnail: Some(Thumbnail {
+                media_type: media_type.to_owned(),
+                content,
+            }),
+            ..Attachment::default()
+        };
+        let draft = Draft::attachment(attachment);
+        let content = draft.content(|_| Err(LocalError::Damaged.into()), None);
+        let (text, details) = details(&content.unwrap(), nobody).unwrap();
+        assert_eq!((text.as_str(), details.unknown), ("", None));
+        assert_eq!(details.attachment.unwrap().thumbnail, None);
+    }
 }
 
 #[test]
@@ -173,6 +217,7 @@ fn what_cannot_be_said_is_refused() {
         Draft::reaction(id, "x").reply_to(id),
         Draft::reaction(id, "x").as_markdown(),
         Draft::edit(id, "x").reply_to(id),
+        Draft::edit(id, "x").with_attachment(Attachment::default()),
         Draft::edit(id, "x").expires(Expiry::AfterReading(9)),
         Draft::deletion(id).expires(Expiry::AfterReading(9)),
     ] {

@@ -161,8 +161,7 @@ pub(crate) fn build(
     let former_recovery = former_recovery(db, id)?;
     let kept = identities::link_keys(db, id)?;
     outbox::fail_all(db, id)?;
-    groups::forget_row(db, id)?;
-    group.insert(db)?;
+    groups::replace_row(db, &group)?;
     if let Some(seed) = former_recovery.filter(|_| entrance.rejoins()) {
         // Until it is accepted the way back is the one before.
         groups::keep_recovery(db, id, &seed)?;

@@ -217,9 +217,8 @@ pub(crate) fn join(
         status: Status::Active,
     };
     outbox::fail_all(db, id)?;
-    groups::forget_row(db, id)?;
     refused_returns::forget(db, id)?;
-    group.insert(db)?;
+    groups::replace_row(db, &group)?;
     store_identities(db, profile, &group, &staged, record, invitation)?;
     let mls_group = staged.into_group(&provider).map_err(mls)?;
     if let Some(own_leaf) = mls_group.own_leaf_node() {

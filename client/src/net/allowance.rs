@@ -18,7 +18,11 @@ fn returns_in(announced: &AllowanceList, operation: Operation) -> Duration {
         Operation::ReadJournal
         | Operation::JoinRecord
         | Operation::FetchWelcome
-        | Operation::RecoveryRow => announced.segment,
+        | Operation::RecoveryRow
+        | Operation::PutChunk
+        | Operation::BlobChunks
+        | Operation::ReadChunk
+        | Operation::DeleteBlob => announced.segment,
         Operation::ReadInbox
         | Operation::DeleteFromInbox
         | Operation::CountKeyPackages

@@ -22,6 +22,7 @@ use oblivious::{Aead, PublicKey};
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
 use protocol::operation::Operation;
+use protocol::padding::BULK;
 use protocol::problem::ProblemType;
 use protocol::push;
 
@@ -128,6 +129,42 @@ const fn longest_answer(operation: Operation) -> usize {
         Operation::FetchWelcome => 2 * MIB,
         Operation::JoinRecord | Operation::ClaimKeyPackages | Operation::ReadInbox => MIB,
         _ => 128 * 1024,
+    }
+}
+
+/// A bulk exchange may take longer than others by so much: it is long both ways.
+const BULK_ON_THE_WAY: Duration = Duration::from_secs(15);
+
+/// What sealing adds to an answer, at most.
+const SEALED: usize = 1024;
+
+/// What an exchange is allowed.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// How long the service may hold it, or a slow line.
+    held: Duration,
+    /// How long the answer may be.
+    longest: usize,
+    /// A bulk exchange: request and answer have its one size.
+    is_bulk: bool,
+}
+
+impl Bounds {
+    fn ordinary(held: Duration, longest: usize) -> Self {
+        Self {
+            held,
+            longest,
+            is_bulk: false,
+        }
+    }
+
+    /// How long the answer to a request of this size may be, padded: the gateway answers one that
+    /// has the size of a bulk request as such a one, whatever it asks for.
+    fn longest_for(&self, request: usize) -> usize {
+        match request {
+            BULK => self.longest.max(BULK + SEALED),
+            _ => self.longest,
+        }
     }
 }
 
@@ -297,7 +334,15 @@ impl Transport {
             return self.budget.wait(self.held, answer).await?;
         }
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(self.held, longest_answer(operation), |date| {
+        let bounds = Bounds {
+            held: match operation.is_bulk() {
+                true => self.held.saturating_add(BULK_ON_THE_WAY),
+                false => self.held,
+            },
+            longest: longest_answer(operation),
+            is_bulk: operation.is_bulk(),
+        };
+        self.exchange(bounds, |date| {
             let origin = (scheme.as_str(), authority.as_str());
             of_operation(origin, operation.path(), date, tokens, request)
         })
@@ -334,7 +379,7 @@ impl Transport {
     /// [`Error::Push`] with the push sender's problem; as [`Transport::post`].
     pub(crate) async fn post_to_push_sender(&mut self, request: &[u8]) -> Result<Vec<u8>, Error> {
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(Duration::ZERO, MAX_PUSH_ANSWER, |date| {
+        self.exchange(Bounds::ordinary(Duration::ZERO, MAX_PUSH_ANSWER), |date| {
             let mut message = inner("POST", &scheme, &authority, push::DEVICE_PATH, date);
             message.put_header("content-type", push::REQUEST_MEDIA_TYPE);
             message.write_content(request);
@@ -347,7 +392,7 @@ impl Transport {
     pub(crate) async fn fetch(&mut self, path: &str) -> Result<Vec<u8>, Error> {
         self.posted.fetch_add(1, Ordering::Relaxed);
         let (scheme, authority) = self.endpoints.ds_origin()?;
-        self.exchange(Duration::ZERO, MAX_DOCUMENT, |date| {
+        self.exchange(Bounds::ordinary(Duration::ZERO, MAX_DOCUMENT), |date| {
             inner("GET", &scheme, &authority, path, date)
         })
         .await
@@ -355,20 +400,18 @@ impl Transport {
 
     async fn exchange(
         &mut self,
-        held: Duration,
-        longest: usize,
+        bounds: Bounds,
         message: impl Fn(&str) -> Message,
     ) -> Result<Vec<u8>, Error> {
         let budget = Arc::clone(&self.budget);
         budget
-            .wait(held, self.until_answered(held, longest, message))
+            .wait(bounds.held, self.until_answered(bounds, message))
             .await?
     }
 
     async fn until_answered(
         &mut self,
-        held: Duration,
-        longest: usize,
+        bounds: Bounds,
         message: impl Fn(&str) -> Message,
     ) -> Result<Vec<u8>, Error> {
         let mut refusals = 0;
@@ -377,7 +420,7 @@ impl Transport {
         let mut told = None;
         loop {
             let date = date_of(told.unwrap_or_else(|| self.time.now_unix_ms()));
-            let met: Met = match self.attempt((held, longest), &message(&date)).await {
+            let met: Met = match self.attempt(bounds, &message(&date)).await {
                 Ok(content) => return Ok(content),
                 Err(Attempt::Failed(error)) => return Err(error),
                 Err(Attempt::NewKeys) if !keys_renewed => {
@@ -425,12 +468,7 @@ impl Transport {
         }
     }
 
-    /// With how long the service may hold it, and how long the answer may be.
-    async fn attempt(
-        &mut self,
-        bounds: (Duration, usize),
-        message: &Message,
-    ) -> Result<Vec<u8>, Attempt> {
+    async fn attempt(&mut self, bounds: Bounds, message: &Message) -> Result<Vec<u8>, Attempt> {
         let config = self.current_key_config().await?;
         self.attempt_under(&config, bounds, message).await
     }
@@ -438,15 +476,16 @@ impl Transport {
     async fn attempt_under(
         &mut self,
         config: &[u8],
-        (held, longest): (Duration, usize),
+        bounds: Bounds,
         message: &Message,
     ) -> Result<Vec<u8>, Attempt> {
-        let (encapsulated, response) = encapsulate(config, message).map_err(Attempt::Failed)?;
+        let encoded = encoded(message, bounds.is_bulk).map_err(Attempt::Failed)?;
+        let (encapsulated, response) = encapsulate(config, &encoded).map_err(Attempt::Failed)?;
         let sent = self
             .http
             .post(&self.endpoints.relay)
             .header("content-type", whole::REQUEST)
-            .timeout(self.budget.attempt().saturating_add(held))
+            .timeout(self.budget.attempt().saturating_add(bounds.held))
             .body(encapsulated)
             .send()
             .await
@@ -465,7 +504,7 @@ impl Transport {
             return Err(outer_refusal(status, &body, retry_after_s));
         }
         // A body that was cut short is as good as none; the retry is the same request.
-        let body = match bounded_body(sent, longest).await {
+        let body = match bounded_body(sent, bounds.longest_for(encoded.len())).await {
             Body::Whole(body) => body,
             Body::Broken => return Err(again("the relay does not bring an answer to its end")),
             // Perhaps that of another request.
@@ -476,6 +515,10 @@ impl Transport {
         let opened = response
             .open(&body)
             .map_err(|_| again("the answer was damaged"))?;
+        // The relay would tell it from others.
+        if bounds.is_bulk && opened.len() != BULK {
+            return Err(Attempt::Refused("a bulk answer has another size than all"));
+        }
         judge(read_answer(&opened).map_err(Attempt::Failed)?)
     }
 }

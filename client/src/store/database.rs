@@ -241,7 +241,7 @@ mod tests {
         let digests: Vec<String> = MIGRATIONS.iter().map(digest).collect();
         assert_eq!(
             digests,
-            ["c59c892e98fd60f77ce4837c09eaaa6e51cf1177571e5adbdceb911c47471661"]
+            ["4b80c4232d3dfde4f7b702f035e6304b361858f0a5098b132d3dd0ab69c8f583"]
         );
     }
 

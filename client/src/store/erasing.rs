@@ -10,7 +10,7 @@ use crate::ids::MessageId;
 use crate::store::database::{change, column, is_there, mark_erased, rows, value};
 use crate::store::events::{self, Event};
 use crate::store::messages::{Gone, MessageState, number, set_state, unsigned};
-use crate::store::{groups, receipts};
+use crate::store::{Group, groups, receipts};
 
 /// So long what is gone is known: twice as long as the service keeps anything.
 const REMEMBERED_MS: u64 = 2 * MESSAGE_DAYS as u64 * DAY_MS;
@@ -57,6 +57,33 @@ pub(crate) fn erase(
              WHERE message_id = ?1 OR target = ?1",
             [id.0],
         )?;
+    }
+    mark_erased(db)
+}
+
+/// Leaves nothing of a group in any table, in the caller's transaction: neither what is known of it
+/// nor what was said there. Only its push handles stay until the push sender has heard that they
+/// are over.
+pub(crate) fn forget_group(db: &Connection, id: &GroupId) -> Result<(), Error> {
+    let said: Vec<[u8; 32]> = column(
+        db,
+        "SELECT message_id FROM messages WHERE group_id = ?",
+        [id.0],
+    )?;
+    for message in said {
+        events::erase(db, &MessageId(message))?;
+    }
+    Group::delete(db, id)?;
+    // By the schema, so that a table that is added later is not left out.
+    let tables: Vec<String> = column(
+        db,
+        "SELECT tables.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns
+         WHERE tables.type = 'table' AND columns.name = 'group_id'
+            AND tables.name != 'push_handles'",
+        (),
+    )?;
+    for table in tables {
+        db.execute(&format!("DELETE FROM {table} WHERE group_id = ?"), [id.0])?;
     }
     mark_erased(db)
 }

@@ -602,6 +602,17 @@ pub(crate) fn acknowledge(db: &Connection, events: &[StoredEvent]) -> Result<(),
     Ok(())
 }
 
+/// Those of these events that wait.
+pub(crate) fn of_ids(db: &Connection, ids: &[i64]) -> Result<Vec<StoredEvent>, Error> {
+    let mut statement = db.prepare_cached("SELECT id, event FROM events WHERE id = ?")?;
+    let mut found = Vec::new();
+    for id in ids {
+        let row = statement.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)));
+        found.extend(row.optional()?.map(stored_event).transpose()?);
+    }
+    Ok(found)
+}
+
 /// The events that wait, oldest first.
 pub(crate) fn all(db: &Connection) -> Result<Vec<StoredEvent>, Error> {
     let mut statement = db.prepare_cached("SELECT id, event FROM events ORDER BY id")?;

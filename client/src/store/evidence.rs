@@ -236,11 +236,14 @@ pub(crate) fn group_or_connection(
     profile: &Profile,
     group: &GroupRef,
 ) -> Result<Group, Error> {
-    let (unknown, name) = match (Group::meant(db, group), group) {
-        (Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))), GroupRef::Name(name)) => {
-            (unknown, name)
-        }
-        (other, _) => return other,
+    let unknown = match Group::meant(db, group) {
+        Err(Error::Usage(unknown @ UsageError::UnknownGroup(_))) => unknown,
+        other => return other,
+    };
+    // A handle may be written like an id of a group.
+    let name = match group {
+        GroupRef::Name(name) => name.clone(),
+        GroupRef::Id(id) => id.to_string(),
     };
     let mut former = None;
     for group in Group::all(db)? {

@@ -10,8 +10,8 @@ use crate::group_profile::MAX_NAME;
 use crate::ids::{self, GroupRef};
 use crate::store::database::{change, first, is_there, key32, rows, value};
 use crate::store::mls::discard_mls;
-use crate::store::refused_returns;
 use crate::store::segments::{self, Segment};
+use crate::store::{receipts, refused_returns};
 use crate::text;
 
 /// How far this client is in a group.
@@ -125,22 +125,14 @@ impl Group {
             .ok_or_else(|| UsageError::UnknownGroup(name.to_owned()).into())
     }
 
-    /// The group that is meant. A text is a name first, and an id where no group has that name.
+    /// The group that is meant.
     pub(crate) fn meant(db: &Connection, group: &GroupRef) -> Result<Self, Error> {
-        let (id, unknown) = match group {
-            GroupRef::Id(id) => (Some(*id), UsageError::UnknownGroup(id.to_string()).into()),
-            GroupRef::Name(name) => match Self::by_name(db, name) {
-                Err(unknown @ Error::Usage(_)) => (name.parse().ok(), unknown),
-                other => return other,
-            },
-        };
-        let found = match id {
-            Some(id) => Self::find(db, &id.into())?,
-            None => None,
-        };
-        found
-            .filter(|it| it.kind == GroupKind::Group && it.status != Status::Joining)
-            .ok_or(unknown)
+        match group {
+            GroupRef::Name(name) => Self::by_name(db, name),
+            GroupRef::Id(id) => Self::find(db, &(*id).into())?
+                .filter(|it| it.kind == GroupKind::Group && it.status != Status::Joining)
+                .ok_or_else(|| UsageError::UnknownGroup(id.to_string()).into()),
+        }
     }
 
     /// The group if this client can act in it.
@@ -282,15 +274,11 @@ pub(crate) fn numbered(wanted: &str, number: u32) -> String {
     wanted + &number
 }
 
-/// Whether a group has this name, or an id that is written like it: whoever says the id means that
-/// group, and none that others have named so.
+/// Whether this is no name for another group: one has it, or it is written like an id. Whoever says
+/// an id means that group, and none that others have named so.
 pub(crate) fn is_taken(db: &Connection, name: &str) -> Result<bool, Error> {
-    let id = name.parse::<ids::GroupId>().ok();
-    is_there(
-        db,
-        "SELECT 1 FROM groups WHERE name = ? OR group_id = ?",
-        (name, id.map(|id| id.0)),
-    )
+    let is_id = name.parse::<ids::GroupId>().is_ok();
+    Ok(is_id || is_there(db, "SELECT 1 FROM groups WHERE name = ?", [name])?)
 }
 
 /// A name that no group has yet, after one that others may have chosen.
@@ -395,9 +383,13 @@ pub(crate) fn set_recovery(db: &Connection, group: &GroupId, seed: &[u8; 32]) ->
     )
 }
 
-/// Forgets the row alone, for another one of the same group.
-pub(crate) fn forget_row(db: &Connection, group: &GroupId) -> Result<(), Error> {
-    change(db, "DELETE FROM groups WHERE group_id = ?", [group.0])
+/// Writes a group's row in the place of the former one. What its user has chosen for the group
+/// stays; all else begins anew.
+pub(crate) fn replace_row(db: &Connection, group: &Group) -> Result<(), Error> {
+    let told = receipts::told(db, &group.id)?;
+    change(db, "DELETE FROM groups WHERE group_id = ?", [group.id.0])?;
+    group.insert(db)?;
+    receipts::tell(db, &group.id, told)
 }
 
 /// Whether the other devices know of this one's leaf.
@@ -481,6 +473,25 @@ pub(crate) mod tests {
             .ciphersuite(leaf::CIPHERSUITE)
             .build(&Provider::new(db), &signer, credential)
             .unwrap();
+    }
+
+    #[test]
+    fn whoever_says_an_id_means_that_group_and_no_other_whatever_others_call_theirs() {
+        let db = crate::store::database::in_memory().unwrap();
+        let elsewhere = ids::GroupId([9; 16]);
+        let other = group(1, "team");
+        other.insert(&db).unwrap();
+        let name = rename(&db, &other, &elsewhere.to_string()).unwrap();
+        assert_eq!(name, format!("{elsewhere} (2)"));
+        // Nobody but this device can have written such a name.
+        change(&db, "UPDATE groups SET name = ?", [elsewhere.to_string()]).unwrap();
+        let meant = Group::meant(&db, &elsewhere.to_string().as_str().into());
+        assert!(matches!(
+            meant,
+            Err(Error::Usage(UsageError::UnknownGroup(_)))
+        ));
+        let meant = Group::meant(&db, &ids::GroupId([1; 16]).to_string().as_str().into());
+        assert_eq!(meant.unwrap().id, other.id);
     }
 
     #[test]

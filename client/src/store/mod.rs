@@ -49,6 +49,7 @@ pub(crate) mod successors;
 pub(crate) mod sync_outbox;
 pub(crate) mod tokens;
 pub(crate) mod upkeep;
+pub(crate) mod uploads;
 pub(crate) mod ways;
 pub(crate) mod wrappers;
 

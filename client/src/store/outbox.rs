@@ -575,7 +575,7 @@ mod tests {
         };
         queue(&db, &waiting).unwrap();
         fail_all(&db, &team.id).unwrap();
-        crate::store::groups::forget_row(&db, &team.id).unwrap();
+        crate::store::groups::replace_row(&db, &team).unwrap();
         let [message] = messages::page(&db, &team, None, 9)
             .unwrap()
             .try_into()

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use content::MimiContent;
 use mimimi_client::{
-    Client, Draft, Error, Event, Expiry, Gone, GroupProfile, MessageState, Receipts, UsageError,
+    Client, Draft, Error, Event, Expiry, Gone, GroupId, GroupProfile, MessageState, Receipts,
+    UsageError,
 };
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 
 use crate::messages::{history, is_on_disk, said, say, told, wire};
-use crate::support::{Homes, link, lose_state_of_team, refusal, settle, team};
+use crate::support::{Homes, database, link, lose_state_of_team, refusal, settle, team};
 
 const SECRET: &str = "the meeting is behind the old mill";
 
@@ -41,6 +42,8 @@ async fn what_was_said_outlives_a_removal_a_refused_code_and_a_return() {
     let all = [&alice, &bob, &carol];
     let first = say(&alice, "before", &all).await;
     say(&carol, Draft::reaction(first, "!"), &all).await;
+    carol.set_receipts("team", Receipts::Read).await.unwrap();
+    bob.set_receipts("team", Receipts::Delivery).await.unwrap();
     alice.remove_from_group("team", &["carol"]).await.unwrap();
     settle(&all).await;
     assert_eq!(said(&carol), ["before"]);
@@ -61,6 +64,7 @@ async fn what_was_said_outlives_a_removal_a_refused_code_and_a_return() {
     assert_eq!(said(&carol), ["before", "after"]);
     let [_, before] = history(&carol).try_into().unwrap();
     assert_eq!(before.reactions.len(), 1);
+    assert_eq!(carol.receipts("team").unwrap(), Receipts::Read);
     // Who has sent it still changes it.
     say(&alice, Draft::edit(first, "then"), &all).await;
     assert_eq!(said(&carol), ["then", "after"]);
@@ -74,6 +78,68 @@ async fn what_was_said_outlives_a_removal_a_refused_code_and_a_return() {
     settle(&[&alice, &bob, &carol]).await;
     assert!(bob.group("team").unwrap().active);
     assert_eq!(said(&bob), ["then", "after"]);
+    assert_eq!(bob.receipts("team").unwrap(), Receipts::Delivery);
+}
+
+#[tokio::test]
+async fn a_group_that_is_forgotten_leaves_nothing_on_disk_and_another_one_stays() {
+    let homes = Homes::new(450);
+    let [alice, bob, carol] = team(&homes).await;
+    let all = [&alice, &bob, &carol];
+    alice.create_group("other").await.unwrap();
+    alice.add_to_group("other", &["carol"]).await.unwrap();
+    settle(&all).await;
+    alice.send_message("other", "this stays").await.unwrap();
+    let message = say(&alice, SECRET, &all).await;
+    say(&bob, Draft::reaction(message, "!"), &all).await;
+    let team = carol.group("team").unwrap().id;
+    assert!(matches!(
+        carol.forget_group("team").await,
+        Err(Error::Usage(UsageError::StillAMember(_)))
+    ));
+    assert_eq!(said(&carol), [SECRET]);
+    alice.remove_from_group("team", &["carol"]).await.unwrap();
+    settle(&all).await;
+    told(&carol);
+    carol.forget_group(team).await.unwrap();
+    assert!(matches!(
+        carol.group(team),
+        Err(Error::Usage(UsageError::UnknownGroup(_)))
+    ));
+    assert!(is_on_disk(&homes, "carol", "this stays"));
+    assert!(!is_on_disk(&homes, "carol", SECRET));
+    assert_eq!(rows_of_a_group(&homes, "carol", &team), 0);
+    // It can be come into again, as if for the first time.
+    alice.add_to_group("team", &["carol"]).await.unwrap();
+    settle(&all).await;
+    say(&alice, "anew", &all).await;
+    assert_eq!(said(&carol), ["anew"]);
+}
+
+/// In how many tables of a client something is filed under a group.
+fn rows_of_a_group(homes: &Homes, name: &str, group: &GroupId) -> usize {
+    let db = database(homes, name);
+    let mut tables = db
+        .prepare(
+            "SELECT tables.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS it
+             WHERE tables.type = 'table' AND it.name = 'group_id' AND tables.name NOT LIKE 'openmls%'",
+        )
+        .unwrap();
+    let tables: Vec<String> = tables
+        .query_map((), |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(tables.len() > 30, "{tables:?}");
+    let count = |table: &String| -> usize {
+        db.query_row(
+            &format!("SELECT count(*) FROM {table} WHERE group_id = ?"),
+            [group.0],
+            |row| row.get(0),
+        )
+        .unwrap()
+    };
+    tables.iter().filter(|table| count(table) > 0).count()
 }
 
 #[tokio::test]
@@ -107,16 +173,14 @@ async fn a_call_acts_in_the_group_that_was_meant_when_it_was_made() {
         assert!(!client.group(meant).unwrap().active);
         assert!(client.group(other).unwrap().active);
     }
-    // An id is good where a name is, and is nobody's name.
+    // An id is good where a name is, and nobody gives a group such a name.
     let written = meant.to_string();
     assert_eq!(bob.group(&written).unwrap().id, meant);
-    alice
-        .set_group_profile(other, GroupProfile::named(&written))
-        .await
-        .unwrap();
-    settle(&all).await;
-    assert_eq!(bob.group(&written).unwrap().id, meant);
-    assert_eq!(bob.group(other).unwrap().name, format!("{written} (2)"));
+    let refused = |done| matches!(done, Err(Error::Usage(UsageError::InvalidGroupName)));
+    let named = GroupProfile::named(&written);
+    assert!(refused(alice.set_group_profile(other, named).await));
+    assert!(refused(alice.create_group(&written).await));
+    assert_eq!(alice.group(other).unwrap().name, "team");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 )]
 
 mod absence;
+mod attachments;
 mod catch_up;
 mod feed;
 mod game;

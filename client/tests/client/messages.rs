@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use content::{Disposition, MimiContent, NestedPart};
 use mimimi_client::{
-    Client, Draft, Error, Event, Expiry, Gone, Message, MessageId, MessageState, Receipts,
-    TextFormat, UsageError,
+    Client, Draft, Error, Event, Expiry, Gone, LocalError, Message, MessageId, MessageState,
+    Receipts, TextFormat, UsageError,
 };
 use protocol::operation::Operation;
 
@@ -618,4 +618,48 @@ async fn another_device_of_the_user_changes_what_the_user_has_said() {
     for client in [&alice, &tablet] {
         assert_eq!(said(client), ["Hello world", ""]);
     }
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_client_that_was_closed_is_refused_and_nothing_of_it_is_done() {
+    let homes = Homes::new(61);
+    let [alice, bob, _] = team(&homes).await;
+    let sent = alice.send_message("team", "read?").await.unwrap();
+    settle(&[&bob]).await;
+    let stream = bob.event_stream();
+    bob.clone().close().await;
+    let stopped = |done: Result<(), Error>| matches!(done, Err(Error::Local(LocalError::Stopped)));
+    assert!(stopped(bob.queue_message("team", "twice?").map(drop)));
+    assert!(stopped(bob.mark_read("team", &[sent])));
+    assert!(stopped(bob.contacts().map(drop)));
+    assert!(stopped(stream.after(0).await.map(drop)));
+    assert!(stream.has_ended());
+    drop((stream, bob));
+    let bob = Client::open(&homes.path("bob"), homes.options())
+        .await
+        .unwrap();
+    assert_eq!(bob.queued_messages().unwrap(), []);
+    assert!(!bob.event_stream().has_ended());
+}
+
+#[tokio::test]
+async fn an_event_whose_reader_has_not_got_it_comes_again_and_is_acknowledged_by_its_id() {
+    let homes = Homes::new(62);
+    let [alice, bob, _] = team(&homes).await;
+    bob.acknowledge(&bob.events().unwrap()).unwrap();
+    let draft = Draft::text("soon gone").expires(Expiry::AfterReading(1_000));
+    alice.send_message("team", draft).await.unwrap();
+    alice.send_message("team", "stays").await.unwrap();
+    settle(&[&bob]).await;
+    let stream = bob.event_stream();
+    let first = stream.after(0).await.unwrap();
+    assert_eq!(stream.after(0).await.unwrap(), first);
+    let second = stream.after(first.id).await.unwrap();
+    assert_ne!(second, first);
+    // One that is not there is passed over.
+    bob.acknowledge_by_id(&[first.id, second.id + 1]).unwrap();
+    assert_eq!(bob.events().unwrap(), [second]);
+    // Its time has begun.
+    homes.service.clock.advance(Duration::from_secs(1_001));
+    assert_eq!(said(&bob), ["", "stays"]);
 }

@@ -23,7 +23,7 @@ use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use protocol::request::SignedRequest;
 
-use crate::support::{Homes, befriend, link, refusal, settle, team, texts};
+use crate::support::{Homes, befriend, link, pass, refusal, settle, team, texts};
 
 const X_WING: u16 = 0x4f;
 const CLASSICAL: u16 = 1;
@@ -168,6 +168,24 @@ async fn who_takes_x_wing_in_another_ciphersuite_alone_says_that_it_takes_none()
     alice.create_group_with("other", 0x4e).await.unwrap();
     alice.add_to_group("other", &["bob"]).await.unwrap();
     assert!(alice.group("other").unwrap().post_quantum);
+}
+
+/// The device that publishes for both has no KeyPackages with X-Wing to publish.
+#[tokio::test]
+async fn of_a_contact_with_a_device_without_x_wing_that_is_said() {
+    let homes = Homes::new(818);
+    let alice = homes.user("alice").await;
+    let bob = user_with(&homes, "bob", &[CLASSICAL]).await;
+    befriend(&alice, &bob).await;
+    let tablet = link(&homes, &bob, "tablet", &[&alice]).await;
+    pass(&homes, 30, &[&alice, &bob, &tablet]).await;
+    alice.create_group("team").await.unwrap();
+    let refused = alice.add_to_group("team", &["bob"]).await.unwrap_err();
+    let lacks = UsageError::LacksPostQuantum("bob".into());
+    assert!(
+        matches!(&refused, Error::Usage(why) if *why == lacks),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

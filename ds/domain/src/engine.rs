@@ -59,11 +59,15 @@ pub enum Table {
     FeedPeriods = 21,
     /// Ticks of the feed. By day.
     FeedTicks = 22,
+    /// Blobs that are whole. By day.
+    Blobs = 23,
+    /// Blobs that are being written. By day.
+    BlobsInMaking = 24,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Table; 22] = [
+    pub const ALL: [Table; 24] = [
         Self::Groups,
         Self::GroupParts,
         Self::Reservations,
@@ -86,6 +90,8 @@ impl Table {
         Self::FeedNotes,
         Self::FeedPeriods,
         Self::FeedTicks,
+        Self::Blobs,
+        Self::BlobsInMaking,
     ];
 
     /// Whether its rows go with their day.
@@ -103,6 +109,8 @@ impl Table {
                 | Self::Results
                 | Self::ClosedHeads
                 | Self::FeedTicks
+                | Self::Blobs
+                | Self::BlobsInMaking
         )
     }
 
@@ -132,6 +140,8 @@ impl Table {
             Self::FeedNotes => "feed_notes",
             Self::FeedPeriods => "feed_periods",
             Self::FeedTicks => "feed_ticks",
+            Self::Blobs => "blobs",
+            Self::BlobsInMaking => "blobs_in_making",
         }
     }
 }

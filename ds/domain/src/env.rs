@@ -20,6 +20,8 @@ pub struct Env<'e> {
     pub keys: &'e ServiceKeys,
     /// Limits, prices and policies.
     pub settings: &'e Settings,
+    /// So many more chunks of blobs there is room for.
+    pub blob_room: u64,
 }
 
 impl std::fmt::Debug for Env<'_> {
@@ -135,6 +137,8 @@ pub struct Limits {
     pub handle_record_bytes: usize,
     /// A sealed KeyPackage set.
     pub key_package_set_bytes: usize,
+    /// Chunks of a blob.
+    pub blob_chunks: u16,
 }
 
 impl Default for Limits {
@@ -155,6 +159,8 @@ impl Default for Limits {
             group_handshakes_a_day: 4_096,
             handle_record_bytes: 2_048,
             key_package_set_bytes: 128 * 1024,
+            // 133 MB.
+            blob_chunks: 512,
         }
     }
 }
@@ -179,6 +185,8 @@ pub struct Prices {
     /// A connection request to an inbox that is less than a quarter full; it doubles with each
     /// further quarter.
     pub request_connection: u8,
+    /// Tokens for a blob, whatever its size.
+    pub create_blob: u8,
     /// Bytes that one token buys.
     pub bytes_a_token: usize,
 }
@@ -207,6 +215,7 @@ impl Default for Prices {
             register_handle: 1,
             lookup_handle: 1,
             request_connection: 1,
+            create_blob: 1,
             bytes_a_token: 64 * 1024,
         }
     }

@@ -456,6 +456,12 @@ pub fn payment(tokens: &[VerifiedToken], rows: &Rows<'_>) -> Batch {
     Receipt::new(spends, None).batch(rows, Transition::Settle)
 }
 
+/// A transition that costs no token and whose result is not recorded: to do it again does no harm.
+#[must_use]
+pub fn unpaid(transition: Transition, rows: &Rows<'_>) -> Batch {
+    Receipt::new(Vec::new(), None).batch(rows, transition)
+}
+
 /// Carries a request out on the engine in memory, with allowances that never end.
 ///
 /// # Errors

@@ -13,6 +13,7 @@
 //! engine      the port: a batch of conditions and writes, atomic and durable
 //! ```
 
+pub mod blobs;
 #[cfg(feature = "conformance")]
 #[allow(clippy::unwrap_used, clippy::panic)]
 pub mod conformance;

@@ -2,8 +2,8 @@
 
 use crypto::rows::RowKeys;
 use protocol::ids::{
-    Day, GroupId, InboxEntryId, InboxId, JoinRecordId, LeafIndex, PoolId, Position, RecoveryRowId,
-    SegmentId, WelcomeId,
+    BlobId, Day, GroupId, InboxEntryId, InboxId, JoinRecordId, LeafIndex, PoolId, Position,
+    RecoveryRowId, SegmentId, WelcomeId,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -88,6 +88,8 @@ rows! {
     HandleRow, Handles;
     /// The row of an inbox, and of the requests in it.
     InboxRow, Inboxes;
+    /// A blob. Its chunks lie under the same name.
+    BlobRow, Blobs;
     /// The result of a request.
     ResultRow, Results;
     /// The row of a spent token.
@@ -95,7 +97,7 @@ rows! {
 }
 
 dayless! { GroupRow SegmentRow RecoveryRow PoolRow HandleRow InboxRow }
-daily! { ReservationRow WelcomeRow ResultRow }
+daily! { ReservationRow WelcomeRow ResultRow BlobRow }
 
 /// Parts of a group's state, beside the short one. The number is the part's name in its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -264,6 +266,24 @@ impl InboxRow {
     }
 }
 
+impl BlobRow {
+    /// The row while the blob is written, until the end of this day.
+    #[must_use]
+    pub fn making(self, last_day: Day) -> Key {
+        Key {
+            table: Table::BlobsInMaking,
+            day: last_day.0,
+            name: self.0.to_vec(),
+        }
+    }
+
+    /// Its name, for where the chunks lie.
+    #[must_use]
+    pub fn name(self) -> [u8; 16] {
+        self.0
+    }
+}
+
 impl SpentRow {
     /// The row under its issuer key.
     #[must_use]
@@ -428,6 +448,18 @@ impl Rows<'_> {
         Bucket(self.0.row(21, &[]))
     }
 
+    /// Row of a blob.
+    #[must_use]
+    pub fn blob(&self, id: &BlobId) -> BlobRow {
+        BlobRow(self.0.row(23, &[&id.0]))
+    }
+
+    /// The allowance of all who read or write a blob.
+    #[must_use]
+    pub fn blob_bucket(&self, id: &BlobId) -> Bucket {
+        Bucket(self.0.row(24, &[&id.0]))
+    }
+
     /// A keyed digest by which the owner of something is known again.
     #[must_use]
     pub fn owner(&self, purpose: OwnerOf, key: &[u8]) -> Owner {
@@ -446,6 +478,8 @@ pub enum OwnerOf {
     Pool = 2,
     Handle = 3,
     Inbox = 4,
+    /// A blob: of the hash of the secret that writes it.
+    Blob = 5,
 }
 
 /// A keyed digest of an owner's public key.
@@ -493,6 +527,11 @@ mod tests {
             ("inbox", inbox.key()),
             ("inbox entry", inbox.entry(day, InboxEntryId([9; 16]))),
             ("result", rows.result(&[10; 32]).key(day)),
+            ("blob", rows.blob(&BlobId([14; 32])).key(day)),
+            (
+                "blob in the making",
+                rows.blob(&BlobId([14; 32])).making(day),
+            ),
             ("spent", rows.spent(&[11; 32]).key(&[12; 32])),
             ("retired", retired_issuer_key(&[13; 32])),
         ] {
@@ -504,6 +543,7 @@ mod tests {
             OwnerOf::Pool,
             OwnerOf::Handle,
             OwnerOf::Inbox,
+            OwnerOf::Blob,
         ] {
             let owner = rows.owner(purpose, b"public key");
             fixtures::check(&format!("owner of {purpose:?}"), &owner.0);

@@ -49,6 +49,12 @@ pub enum Transition {
     PutIntoInbox(PutIntoInbox),
     /// Requests are gone from an inbox.
     DeleteFromInbox(DeleteFromInbox),
+    /// A blob that can be written: of one writer, and of this id no other one.
+    CreateBlob(CreateBlob),
+    /// A blob that was written is whole, once: it can be read, and nothing of it written.
+    CompleteBlob(CompleteBlob),
+    /// A blob is gone.
+    DeleteBlob(DeleteBlob),
     /// Only the receipt: a request that is refused after work.
     Settle,
 }
@@ -438,6 +444,35 @@ pub struct DeleteFromInbox {
     pub requests: Vec<Key>,
 }
 
+/// Contents of [`Transition::CreateBlob`].
+#[derive(Debug, Clone)]
+pub struct CreateBlob {
+    /// The row of the blob while it is written.
+    pub making: Key,
+    /// The row that it will have.
+    pub whole: Key,
+    /// The record in either.
+    pub record: Vec<u8>,
+}
+
+/// Contents of [`Transition::CompleteBlob`].
+#[derive(Debug, Clone)]
+pub struct CompleteBlob {
+    /// The row that it has.
+    pub making: Key,
+    /// The row from now on.
+    pub whole: Key,
+    /// The record in either.
+    pub record: Vec<u8>,
+}
+
+/// Contents of [`Transition::DeleteBlob`].
+#[derive(Debug, Clone)]
+pub struct DeleteBlob {
+    /// The row that it has.
+    pub row: Key,
+}
+
 /// The receipt beside a transition: its price, and the answer if the request comes again. Only
 /// [`crate::execution`] makes one, of tokens that were verified.
 #[derive(Debug)]
@@ -514,7 +549,7 @@ pub fn closed_issuer_key(id: &[u8; 32]) -> Key {
 
 impl Transition {
     /// Names of all.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 18] = [
         "reserve_group",
         "use_up_reservation",
         "create_group",
@@ -529,6 +564,9 @@ impl Transition {
         "delete_handle",
         "put_into_inbox",
         "delete_from_inbox",
+        "create_blob",
+        "complete_blob",
+        "delete_blob",
         "settle",
     ];
 
@@ -550,7 +588,10 @@ impl Transition {
             Self::DeleteHandle(_) => 11,
             Self::PutIntoInbox(_) => 12,
             Self::DeleteFromInbox(_) => 13,
-            Self::Settle => 14,
+            Self::CreateBlob(_) => 14,
+            Self::CompleteBlob(_) => 15,
+            Self::DeleteBlob(_) => 16,
+            Self::Settle => 17,
         };
         Self::NAMES.get(at).copied().unwrap_or("unnamed")
     }

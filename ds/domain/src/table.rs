@@ -4,7 +4,7 @@ use protocol::operation::Operation as Number;
 
 use crate::execution::Execution;
 use crate::operation::{Operation, UnsignedRead};
-use crate::{group, inbox, journal, key_packages};
+use crate::{blobs, group, inbox, journal, key_packages};
 
 /// Whether a decision works on a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +27,18 @@ pub trait WithOperation {
 
     /// With a read that nobody signs.
     fn unsigned<R: UnsignedRead>(self) -> Self::Output;
+
+    /// With one on the chunks of a blob, which lie outside the engine
+    /// ([`BlobRequest`](crate::blobs::BlobRequest)).
+    fn chunks(self, number: Number) -> Self::Output;
 }
 
 macro_rules! table {
-    (signed { $($work:ident $operation:ty,)+ } unsigned { $($read:ty,)+ }) => {
+    (
+        signed { $($work:ident $operation:ty,)+ }
+        unsigned { $($read:ty,)+ }
+        chunks { $($chunks:ident,)+ }
+    ) => {
         /// Does something with the operation of this number.
         pub fn with_operation<W: WithOperation>(number: Number, with: W) -> W::Output {
             match number {
@@ -38,6 +46,7 @@ macro_rules! table {
                     with.signed::<$operation>(Work::$work)
                 })+
                 $(<$read as UnsignedRead>::OPERATION => with.unsigned::<$read>(),)+
+                $(Number::$chunks => with.chunks(number),)+
             }
         }
     };
@@ -75,6 +84,7 @@ table! {
         Light inbox::RequestConnection,
         Light inbox::ReadInbox,
         Light inbox::DeleteFromInbox,
+        Light blobs::CreateBlob,
     }
     unsigned {
         journal::read::ReadJournal,
@@ -82,5 +92,11 @@ table! {
         group::records::JoinRecord,
         group::records::FetchWelcome,
         group::records::RecoveryRow,
+    }
+    chunks {
+        PutChunk,
+        BlobChunks,
+        ReadChunk,
+        DeleteBlob,
     }
 }

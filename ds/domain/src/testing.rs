@@ -26,6 +26,8 @@ pub struct Service {
     /// Of the store.
     pub generation: u64,
     pub settings: Settings,
+    /// Chunks that there is room for.
+    pub blob_room: u64,
     keys: ServiceKeys,
     /// Where its randomness has got to.
     pub rng: ChaCha12Rng,
@@ -61,6 +63,7 @@ impl Service {
                 self_check: true,
                 ..Settings::default()
             },
+            blob_room: u64::MAX,
             keys: ServiceKeys::from_file(&file).unwrap(),
             rng: ChaCha12Rng::seed_from_u64(seed),
             applied: Vec::new(),
@@ -75,6 +78,7 @@ impl Service {
             rng: &mut self.rng,
             keys: &self.keys,
             settings: &self.settings,
+            blob_room: self.blob_room,
         };
         (env, &mut self.engine)
     }

@@ -52,6 +52,7 @@ impl Bench {
             rng: &mut self.rng,
             keys: &self.keys,
             settings: &self.settings,
+            blob_room: 0,
         }
     }
 

@@ -92,7 +92,7 @@ impl Server {
             let problem = refusal.problem();
             matches!(
                 problem,
-                ProblemType::UnknownSegment | ProblemType::UnknownRecord
+                ProblemType::UnknownSegment | ProblemType::UnknownRecord | ProblemType::UnknownBlob
             )
         };
         match found {

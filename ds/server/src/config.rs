@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ds_domain::env;
+use ds_store_blobs::BlobStoreSettings;
 use ds_store_postgres::PostgresSettings;
+use protocol::blobs::{MAX_CHUNKS, chunk_class};
 use protocol::directory::Prices;
 use protocol::removal::LEAST_INACTIVE_WEEKS;
 use serde::Deserialize;
 use service::config::{ServiceConfig, ServiceSettings};
 use service::http::Limits as ListenerLimits;
 
+use crate::blob_room::BlobLimits;
 use crate::limits::{LARGEST_ENTRY, LARGEST_TREE, LoadLimits, StreamSettings};
 use crate::tokens::AllowanceLimits;
 
@@ -46,6 +49,16 @@ pub struct Config {
     pub limits: LimitSettings,
     #[serde(default)]
     pub streams: StreamSettings,
+    pub blobs: BlobSettings,
+}
+
+/// Where chunks of blobs are kept, and how many.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BlobSettings {
+    #[serde(flatten)]
+    pub store: BlobStoreSettings,
+    #[serde(default)]
+    pub limits: BlobLimits,
 }
 
 /// Which engine keeps the data.
@@ -176,6 +189,8 @@ pub struct LimitSettings {
     pub max_tree_bytes: usize,
     pub max_group_info_bytes: usize,
     pub max_key_package_set_bytes: usize,
+    #[serde(deserialize_with = "blob_chunks")]
+    pub max_blob_chunks: u16,
     pub max_handle_record_bytes: usize,
     pub max_proposal_bytes: usize,
     pub max_members: usize,
@@ -216,6 +231,7 @@ impl Default for LimitSettings {
             group_handshakes_a_day,
             handle_record_bytes,
             key_package_set_bytes,
+            blob_chunks,
         } = env::Limits::default();
         let LoadLimits {
             concurrent_requests,
@@ -244,6 +260,7 @@ impl Default for LimitSettings {
             max_tree_bytes: tree_bytes,
             max_group_info_bytes: group_info_bytes,
             max_key_package_set_bytes: key_package_set_bytes,
+            max_blob_chunks: blob_chunks,
             max_handle_record_bytes: handle_record_bytes,
             max_proposal_bytes: proposal_bytes,
             max_members: members,
@@ -309,6 +326,7 @@ impl LimitSettings {
             group_handshakes_a_day: self.max_handshakes_a_day,
             handle_record_bytes: self.max_handle_record_bytes,
             key_package_set_bytes: self.max_key_package_set_bytes,
+            blob_chunks: self.max_blob_chunks,
         }
     }
 }
@@ -339,12 +357,14 @@ impl Config {
             lookup_handle,
             request_connection,
             external_join,
+            create_blob,
         } = self.prices;
         env::Settings {
             limits: self.limits.decisions(),
             prices: env::Prices {
                 reserve_group_id,
                 external_join,
+                create_blob,
                 publish_key_packages,
                 key_package_sets_per_token,
                 claim_key_package,
@@ -368,6 +388,17 @@ fn entry_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usiz
 
 fn tree_bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     at_most(LARGEST_TREE, deserializer)
+}
+
+fn blob_chunks<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let chunks = u16::deserialize(deserializer)?;
+    if chunk_class(chunks.into()) == Some(chunks) {
+        Ok(chunks)
+    } else {
+        Err(serde::de::Error::custom(format_args!(
+            "max_blob_chunks must be a class of sizes, up to {MAX_CHUNKS}: no blob has a number between them"
+        )))
+    }
 }
 
 fn at_most<'de, D: serde::Deserializer<'de>>(
@@ -457,6 +488,7 @@ fn default_prices() -> Prices {
         lookup_handle: 1,
         request_connection: 1,
         external_join: 1,
+        create_blob: 1,
     }
 }
 

@@ -68,6 +68,7 @@ fn describe(server: &Server) -> Result<Directory, CryptoError> {
 
 fn prices(prices: &ds_domain::env::Prices) -> Prices {
     let ds_domain::env::Prices {
+        create_blob,
         reserve_group_id,
         external_join,
         publish_key_packages,
@@ -79,6 +80,7 @@ fn prices(prices: &ds_domain::env::Prices) -> Prices {
         bytes_a_token: _,
     } = *prices;
     Prices {
+        create_blob,
         reserve_group_id,
         publish_key_packages,
         key_package_sets_per_token,

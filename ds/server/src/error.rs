@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ds_domain::engine::EngineError;
 use ds_domain::tokens::ChallengeError;
-use service::founding::Refusal;
+use service::founding::{Refusal, StoreId};
 use service::secret_file::SecretFileError;
 
 use crate::foundation::FoundationError;
@@ -38,6 +38,23 @@ pub enum RunError {
     /// The store.
     #[error("the store failed")]
     Engine(#[from] EngineError),
+    /// Where chunks of blobs are kept.
+    #[error("the blob store cannot be used")]
+    Blobs(#[from] ds_store_blobs::SettingsError),
+    /// They belong to another store, or nothing says to which.
+    #[error(
+        "{place} is not where the store {store} keeps its blobs: is its disk mounted? If they are \
+         lost, docs/stores.md says how to go on without them"
+    )]
+    OtherBlobs {
+        /// Where blobs should be.
+        place: String,
+        /// The store that was opened.
+        store: StoreId,
+    },
+    /// The store was made, and its blob store was not.
+    #[error("the blob store cannot be told which store it belongs to")]
+    UnboundBlobs(#[source] ds_store_blobs::BlobStoreError),
     /// The store, later on.
     #[error("the store takes no writes ({0}): start again when its disk is mended")]
     Lost(String),

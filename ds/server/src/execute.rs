@@ -57,7 +57,9 @@ impl Server {
                 Step::Apply(_) if !self.now().may_write() => return Err(Failure::Clock),
                 Step::Apply(batch) => Input::Applied(self.engine.apply(batch).await),
                 Step::Done(outcome) => {
-                    self.tell_push::<O>(&outcome, bytes);
+                    if outcome.transition.is_some() && outcome.answer.is_ok() {
+                        self.is_new::<O>(&outcome, bytes);
+                    }
                     return self.done(outcome);
                 }
             };
@@ -83,14 +85,16 @@ impl Server {
         }
     }
 
-    /// A message that was accepted just now wakes devices.
-    fn tell_push<O: Operation>(&self, outcome: &Outcome, request: &[u8]) {
-        let is_new = outcome.transition.is_some() && outcome.answer.is_ok();
-        if O::OPERATION != Number::SendMessage || !is_new {
-            return;
-        }
-        if let (Some(push), Some(appended)) = (self.push.get(), outcome.wake.first()) {
-            push.message(appended.segment, request);
+    /// What was accepted just now, and not once more: a message wakes devices, a blob takes room.
+    fn is_new<O: Operation>(&self, outcome: &Outcome, request: &[u8]) {
+        match O::OPERATION {
+            Number::CreateBlob => self.blob_created(request),
+            Number::SendMessage => {
+                if let (Some(push), Some(appended)) = (self.push.get(), outcome.wake.first()) {
+                    push.message(appended.segment, request);
+                }
+            }
+            _ => {}
         }
     }
 

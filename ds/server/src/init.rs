@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crypto::service_keys::ServiceKeys;
+use ds_store_blobs::{BlobStoreSettings, SettingsError};
 use ds_store_postgres::Postgres;
 use ds_store_rocks::Rocks;
 use service::founding::{Refusal, Unfinished};
@@ -38,9 +39,10 @@ fn marker(key_file: &Path) -> PathBuf {
 
 fn places(config: &Config) -> String {
     format!(
-        "the key file {} and {}",
+        "the key file {}, {} and {}",
         config.service_key_file.display(),
-        config.store.place()
+        config.store.place(),
+        config.blobs.store.place()
     )
 }
 
@@ -61,6 +63,7 @@ fn leaves_something(error: &RunError) -> bool {
     };
     match error {
         RunError::Refused(refusal) => !found_something(refusal),
+        RunError::UnboundBlobs(_) => true,
         RunError::Foundation(FoundationError::Refused(refusal)) => !found_something(refusal),
         // A database that cannot be reached has taken nothing.
         _ => false,
@@ -93,6 +96,15 @@ async fn make(config: &Config, file: &[u8]) -> Result<String, RunError> {
     let keys =
         ServiceKeys::from_file(file).map_err(|error| RunError::Keys(key_file.clone(), error))?;
     GatewaySecret::load_or_create(&config.gateway_secret_file)?;
+    if let BlobStoreSettings::Directory { directory } = &config.blobs.store {
+        service::directory::private(directory)?;
+    }
+    let blobs = config.blobs.store.open()?;
+    let bound = blobs.store_id().await.map_err(SettingsError::Store)?;
+    if bound.is_some() {
+        let path = PathBuf::from(config.blobs.store.place());
+        return Err(Refusal::Occupied { path }.into());
+    }
     let id = match &config.store {
         StoreSettings::Rocksdb { directory } => {
             let rocks = Rocks::create(directory).map_err(FoundationError::from)?;
@@ -112,6 +124,10 @@ async fn make(config: &Config, file: &[u8]) -> Result<String, RunError> {
         }
     };
     let id = id?;
+    blobs
+        .bind(&id.to_string())
+        .await
+        .map_err(RunError::UnboundBlobs)?;
     Ok(format!(
         "made the store {id} in {} with the key file {}: back the key file up apart from the store; \
          each node has a copy of it",

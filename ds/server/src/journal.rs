@@ -10,7 +10,7 @@ use ds_domain::operation::UnsignedRead as _;
 use ds_domain::tokens::IdentifiedToken;
 use ds_domain::view::View;
 use protocol::ids::SegmentId;
-use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse, SLOT_ANSWER_MS};
+use protocol::journal::{MAX_WAIT_MS, ReadJournalRequest, ReadJournalResponse};
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use tokio::time::{Instant, sleep_until};
@@ -24,7 +24,7 @@ fn is_whole(request: &ReadJournalRequest, answer: &ReadJournalResponse) -> bool 
     answer.closed == 1 || answer.head.next > request.known || request.wait_ms == 0
 }
 
-/// When a request came that may be read in a slot.
+/// When a request came whose answer leaves at a step.
 pub(crate) struct Came(Instant);
 
 impl Came {
@@ -36,9 +36,10 @@ impl Came {
         Self(Instant::now())
     }
 
-    /// Waits until an answer leaves. Whoever waits holds no place.
-    pub(crate) async fn leaves(self) {
-        let step = Duration::from_millis(SLOT_ANSWER_MS.into());
+    /// Waits until an answer leaves: so many milliseconds after the request came, or a multiple of
+    /// that. Whoever waits holds no place.
+    pub(crate) async fn leaves(self, step_ms: u32) {
+        let step = Duration::from_millis(step_ms.into());
         let steps = self.0.elapsed().as_millis() / step.as_millis() + 1;
         sleep_until(self.0 + step * u32::try_from(steps).unwrap_or(u32::MAX)).await;
     }

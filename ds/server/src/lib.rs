@@ -5,6 +5,8 @@
 //! verifies tokens, wakes long polls and answers.
 
 mod agreed_clock;
+mod blob_room;
+mod blobs;
 mod chance;
 mod charges;
 pub mod config;
@@ -34,6 +36,7 @@ mod tests;
 pub mod tokens;
 mod waits;
 
+pub use self::blob_room::{BlobLimits, Blobs};
 pub use self::init::init;
 pub use self::limits::StreamSettings;
 pub use self::routes::router;

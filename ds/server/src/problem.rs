@@ -31,6 +31,9 @@ pub(crate) fn slug(failure: &Failure) -> &'static str {
 /// When to come again if the clock is not believed.
 const CLOCK_SECONDS: u64 = 60;
 
+/// When to come again if there is no room for blobs.
+const FULL_SECONDS: u64 = 600;
+
 /// There is no place for a request now.
 pub(crate) fn busy(busy: Busy) -> Response {
     let seconds = busy.retry_after_ms.div_ceil(1000);
@@ -79,6 +82,7 @@ fn refused(server: &Server, refusal: Refusal) -> Problem {
         Refusal::Problem(ProblemType::UnsupportedVersion) => {
             problem.with("supported", vec![WIRE_VERSION])
         }
+        Refusal::Problem(ProblemType::StorageFull) => retry_after(problem, FULL_SECONDS),
         Refusal::Problem(_) => problem,
         Refusal::WrongEpoch { current } => problem.with("epoch", current.0),
         Refusal::Behind { current } => {

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use ds_domain::blobs::{BlobRequest, CreateBlob};
 use ds_domain::engine::{Found, Read};
 use ds_domain::execution::{Execution, Failure};
 use ds_domain::operation::{Operation, UnsignedRead};
@@ -17,8 +18,9 @@ use ds_domain::store::closed_issuer_key;
 use ds_domain::table::{WithOperation, Work, with_operation};
 use ds_domain::tokens::{IdentifiedToken, VerifiedToken, authorization};
 use http::{HeaderMap, HeaderValue, header};
+use protocol::blobs::BULK_ANSWER_MS;
 use protocol::feed::FEED_PATH;
-use protocol::journal::{AnswerSize, ReadJournalRequest};
+use protocol::journal::{AnswerSize, ReadJournalRequest, SLOT_ANSWER_MS};
 use protocol::operation::DIRECTORY_PATH;
 use protocol::operation::Operation as Number;
 use protocol::problem::ProblemType;
@@ -53,6 +55,15 @@ impl WithOperation for Route {
             signed::<O>(&server, work, &headers, &body).await
         };
         self.0.route(O::OPERATION.path(), post(answer))
+    }
+
+    fn chunks(self, number: Number) -> Self::Output {
+        let answer = move |State(server): State<Shared>,
+                           headers: HeaderMap,
+                           RequestBody(body): RequestBody| async move {
+            chunks(&server, number, &headers, &body).await
+        };
+        self.0.route(number.path(), post(answer))
     }
 
     fn unsigned<R: UnsignedRead>(self) -> Self::Output {
@@ -95,6 +106,17 @@ pub fn router(server: Shared, gateway: GatewaySecret) -> Router {
                      headers: HeaderMap,
                      RequestBody(body): RequestBody| async move {
                         follow_journal(&server, &headers, &body).await
+                    },
+                ),
+            ),
+            // There may be no room for it.
+            Number::CreateBlob => router.route(
+                number.path(),
+                post(
+                    |State(server): State<Shared>,
+                     headers: HeaderMap,
+                     RequestBody(body): RequestBody| async move {
+                        create_blob(&server, &headers, &body).await
                     },
                 ),
             ),
@@ -258,6 +280,34 @@ async fn unsigned<R: UnsignedRead>(server: &Shared, headers: &HeaderMap, body: &
     answer(server, R::OPERATION, read.await)
 }
 
+async fn create_blob(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
+    let came = Came::now();
+    // Whether that is too little is decided where it matters.
+    let _ = server.blobs.disk().await;
+    let answered = signed::<CreateBlob>(server, Work::Light, headers, body).await;
+    came.leaves(BULK_ANSWER_MS).await;
+    answered
+}
+
+async fn chunks(server: &Shared, number: Number, headers: &HeaderMap, body: &Bytes) -> Response {
+    let came = Came::now();
+    let done = tokio::spawn({
+        let (server, headers, body) = (Arc::clone(server), headers.clone(), body.clone());
+        // Where nobody waits any more it goes on: rows and chunks change together.
+        async move {
+            let _place = server.load.admit(number, server.clock.now_unix_ms())?;
+            check_media_type(&headers)?;
+            let offered = server.offered(&headers, 1)?;
+            let request = BlobRequest::decode(number, &body).map_err(Failure::Refused)?;
+            Ok::<_, Unanswered>(server.blob(&request, offered).await?)
+        }
+    });
+    let ended = Err(Failure::Internal("work on a blob has ended").into());
+    let done = done.await.unwrap_or(ended);
+    came.leaves(BULK_ANSWER_MS).await;
+    answer(server, number, done)
+}
+
 async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Response {
     let came = Came::now();
     let read = async {
@@ -276,7 +326,7 @@ async fn read_journal(server: &Shared, headers: &HeaderMap, body: &Bytes) -> Res
         };
         let read = read.await;
         if request.size == AnswerSize::Slot {
-            came.leaves().await;
+            came.leaves(SLOT_ANSWER_MS).await;
         }
         read
     };

@@ -10,12 +10,13 @@ use crypto::service_keys::ServiceKeys;
 use ds_domain::engine::{Engine, EngineError, Table};
 use ds_domain::memory::Memory;
 use ds_domain::tokens::{Challenge, IssuerKeys};
+use ds_store_blobs::{BlobStoreSettings, SettingsError};
 use ds_store_postgres::Postgres;
 use ds_store_rocks::Rocks;
 use protocol::directory::StoreState;
 use service::clock::SystemClock;
 use service::config::StoreCommand;
-use service::founding::Refusal;
+use service::founding::{Refusal, StoreId};
 use service::gateway_auth::GatewaySecret;
 use service::logging::Chain;
 use service::probe::Probe;
@@ -25,7 +26,8 @@ use service::start::Process;
 use tokio::task::JoinHandle;
 
 use crate::agreed_clock::{Now, Standing};
-use crate::config::{Config, StoreSettings};
+use crate::blob_room::Blobs;
+use crate::config::{BlobSettings, Config, StoreSettings};
 pub use crate::error::RunError;
 use crate::foundation::{self, FoundationError, Note};
 use crate::issuer_directory::{self, IssuerDirectoryError};
@@ -68,15 +70,19 @@ pub async fn run(config: Config, process: Process) -> Result<(), RunError> {
         .await?
         .without(&retired::closed(&*engine).await?)
         .map_err(IssuerDirectoryError::Keys)?;
-    let server = Arc::new(Server::new(
+    let server = Server::new(
         engine,
         keys,
         Arc::clone(&process.clock),
         process.shutdown.clone(),
         issuer_keys,
         settings(&config, &begun)?,
-    ));
+    );
+    let server = Arc::new(server.with_blobs(open_blobs(&config, begun.id).await?));
     settle(&server).await?;
+    if server.count_blobs(server.now().day).await.is_err() {
+        tracing::error!("blobs cannot be counted");
+    }
     let pushing = start_push(&config, &server)?;
     let listener = service::http::bind(config.listen).await?;
     let upkeep = tokio::spawn(upkeep(Arc::clone(&server), client, config.clone()));
@@ -113,6 +119,26 @@ fn start_push(config: &Config, server: &Arc<Server>) -> Result<Option<JoinHandle
     let (push, pusher) = Pusher::new(settings, client, secret, Arc::clone(&server.clock));
     let _ = server.push.set(push);
     Ok(Some(tokio::spawn(pusher.run(Arc::clone(server)))))
+}
+
+/// The blob store, which answers and is the one of this store. A directory is there: a start makes
+/// nothing.
+async fn open_blobs(config: &Config, id: StoreId) -> Result<Blobs, RunError> {
+    let BlobSettings { store, limits } = &config.blobs;
+    let blobs = store.open()?;
+    blobs.check().await.map_err(SettingsError::Store)?;
+    // What is in memory is made at each start.
+    let is_kept = !matches!(config.store, StoreSettings::Memory)
+        && !matches!(store, BlobStoreSettings::Memory {});
+    let bound = blobs.store_id().await.map_err(SettingsError::Store)?;
+    if is_kept && bound != Some(id.to_string()) {
+        let place = store.place();
+        return Err(RunError::OtherBlobs { place, store: id });
+    }
+    if let BlobStoreSettings::Directory { directory } = store {
+        service::directory::private(directory)?;
+    }
+    Ok(Blobs::new(blobs, *limits))
 }
 
 /// How often a long poll looks into a database that other nodes write to, too.
@@ -367,7 +393,17 @@ pub(crate) async fn expire_steadily(server: &Server) -> Result<(), EngineError> 
     let told = told_day(server).await?;
     let day = told.map_or(now.day, |told| told.min(now.day));
     metrics::gauge!("ds_day_ahead_of_store").set(f64::from(now.day.saturating_sub(day)));
+    // Before their rows are gone, which lead to them.
+    if let Err(failure) = server.expire_blobs(day).await {
+        tracing::error!(?failure, "expired blobs were not deleted");
+    }
     expire(&*server.engine, day).await?;
+    if server.count_blobs(now.day).await.is_err() {
+        tracing::error!("blobs cannot be counted");
+    }
+    if now.standing == Standing::Agreed && server.sweep_blobs(now.day).await.is_err() {
+        tracing::error!("the blob store cannot be swept");
+    }
     tell_day(server, now, told).await?;
     metrics::counter!("ds_expiries_total").increment(1);
     if now.standing == Standing::Agreed && now.day.abs_diff(day) <= 1 {

@@ -8,12 +8,14 @@ use ds_domain::engine::Engine;
 use ds_domain::env::{Env, Settings};
 use ds_domain::operation::Level;
 use ds_domain::tokens::{Challenge, IssuerKeys};
+use ds_store_blobs::BlobStore;
 use protocol::directory::StoreState;
 use rand_chacha::ChaCha12Rng;
 use service::clock::SharedClock;
 use service::shutdown::Shutdown;
 
 use crate::agreed_clock::{AgreedClock, Now};
+use crate::blob_room::{BlobLimits, Blobs};
 use crate::limits::{LoadLimits, StreamSettings};
 use crate::load::Load;
 use crate::news::NewsQueue;
@@ -71,6 +73,7 @@ pub struct Server {
     pub(crate) waits: Waits,
     pub(crate) streams: Streams,
     pub(crate) in_flight: InFlight,
+    pub(crate) blobs: Blobs,
     /// Where messages are told that wake devices, if there is a push sender.
     pub(crate) push: OnceLock<NewsQueue>,
     allowances: [(Level, Allowances); 5],
@@ -122,6 +125,7 @@ impl Server {
             waits: Waits::default(),
             streams: Streams::default(),
             in_flight: InFlight::default(),
+            blobs: Blobs::new(BlobStore::in_memory(), BlobLimits::default()),
             push: OnceLock::new(),
             allowances: [
                 (Level::Leaf, Allowances::new(leaf)),
@@ -139,6 +143,12 @@ impl Server {
             clock,
             settings,
         }
+    }
+
+    /// With blobs elsewhere than in memory.
+    #[must_use]
+    pub fn with_blobs(self, blobs: Blobs) -> Self {
+        Self { blobs, ..self }
     }
 
     /// The issuer keys that are accepted now.
@@ -193,6 +203,7 @@ impl Server {
             rng,
             keys: &self.keys,
             settings: &self.settings.decisions,
+            blob_room: self.blobs.room(),
         }
     }
 }

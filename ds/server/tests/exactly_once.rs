@@ -129,7 +129,7 @@ impl Process {
         let text = format!(
             "listen = \"{listen}\"\ndomain = \"ds.example\"\n\
              service_key_file = \"{}\"\ngateway_secret_file = \"{}\"\n\
-             [store]\n{store}\n\
+             [store]\n{store}\n[blobs]\nstore = \"memory\"\n\
              [issuer]\nname = \"issuer.example\"\norigin = \"ds.example\"\n\
              directory = \"http://{issuer}/\"\n\
              [service]\nadmin_listen = \"{admin}\"\nlog_level = \"error\"\n",

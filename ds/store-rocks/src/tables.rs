@@ -55,7 +55,9 @@ fn load(table: Table) -> Load {
         | Table::ClosedHeads
         | Table::FeedNotes
         | Table::FeedPeriods
-        | Table::FeedTicks => Load::Light,
+        | Table::FeedTicks
+        | Table::Blobs
+        | Table::BlobsInMaking => Load::Light,
     }
 }
 

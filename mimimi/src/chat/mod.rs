@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::arguments::Command;
 use crate::commands;
 use crate::events::received;
-use crate::messages::mark_read;
+use crate::messages::{Transfers, mark_read};
 use crate::terminal::escape;
 use state::{Action, Chat, Place};
 
@@ -206,7 +206,7 @@ impl Session {
     fn command(&self, command: Command) {
         let (client, told) = (self.client.clone(), self.told.clone());
         tokio::spawn(async move {
-            let lines = match commands::execute(&client, command).await {
+            let lines = match commands::execute(&client, command, Transfers::Quiet).await {
                 Ok(output) => output.into_lines(),
                 Err(error) => vec![escape(&error.to_string())],
             };

@@ -57,6 +57,18 @@ fn is_harmless_when_mutated(of: &WireType, from: Vec<u8>) -> Result<(), TestCase
     Ok(())
 }
 
+/// What the signature of a request is over.
+fn to_be_signed(request: &SignedRequest) -> RequestTbs<'_> {
+    RequestTbs {
+        version: request.version,
+        operation: request.operation,
+        minute: request.minute,
+        nonce: request.nonce,
+        sender: &request.sender,
+        body: &request.body,
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -90,15 +102,7 @@ proptest! {
         let received = ReceivedRequest::decode(&encoded).unwrap();
         let signature = request.signature.encode();
         prop_assert_eq!([received.signed_bytes, &signature[..]].concat(), encoded.clone());
-        let to_be_signed = RequestTbs {
-            version: request.version,
-            operation: request.operation,
-            minute: request.minute,
-            nonce: request.nonce,
-            sender: &request.sender,
-            body: &request.body,
-        };
-        let to_be_signed = to_be_signed.tls_serialize_detached().unwrap();
+        let to_be_signed = to_be_signed(&request).tls_serialize_detached().unwrap();
         prop_assert_eq!(received.signed_bytes, to_be_signed);
     }
 }

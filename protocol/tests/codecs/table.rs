@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use protocol::blobs::*;
 use protocol::codec::WireSecret;
 use protocol::connections::*;
 use protocol::feed::*;
@@ -101,8 +102,8 @@ macro_rules! wire_types {
 
 wire_types! {
     numbers:
-        GroupId SegmentId PoolId JoinRecordId RecoveryRowId WelcomeId InboxId InboxEntryId Digest
-        ChainHead Epoch RotationEpoch Step Position LeafIndex Day Week Minute TickNumber Capabilities;
+        GroupId SegmentId PoolId JoinRecordId RecoveryRowId WelcomeId InboxId InboxEntryId BlobId
+        Digest ChainHead Epoch RotationEpoch Step Position LeafIndex Day Week Minute TickNumber Capabilities;
     structs:
         SignedRequest { version, operation, minute, nonce, sender, body, signature }
         PartialGroupInfo { extensions, signature }
@@ -201,6 +202,15 @@ wire_types! {
         InboxEntry { day, id, encrypted_request }
         DeleteFromInboxRequest { inbox, entries }
         InboxEntryName { day, id }
+        BlobName { id, last_day }
+        CreateBlobRequest { id, chunks, life, writer }
+        CreateBlobResponse { last_day }
+        PutChunkRequest { version, blob, write_key, index, completes, chunk }
+        BlobChunksRequest { version, blob }
+        BlobChunksResponse { chunks, whole, present }
+        ReadChunkRequest { version, blob, index }
+        ReadChunkResponse { chunk }
+        DeleteBlobRequest { version, blob, write_key }
         HandleRecord { credential, connection_establishment_key, signature }
         ClientCredential { name, signature_public_key }
         ConnectionRequest {
@@ -228,6 +238,7 @@ wire_types! {
         DeviceResponse { handles }
         WakeRequest { version, handles };
     enums:
+        BlobLife { Day, Week, Month, Quarter }
         Resolution { Seconds2, Seconds20, Minutes2, Minutes20, Hours2, Day }
         Sender { Leaf(LeafIndex), Key(VLBytes) }
         GroupKind { Group, Connection, SingleUser }

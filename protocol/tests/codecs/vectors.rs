@@ -14,7 +14,7 @@ use protocol::ids::Week;
 use protocol::problem::ProblemType;
 use protocol::removal::{RemovalReason, ServiceRemoval};
 use protocol::reporting::ReportingDirectory;
-use protocol::request::{RequestTbs, SignedRequest};
+use protocol::request::SignedRequest;
 use protocol::{Operation, padding};
 use serde_json::{Value, json};
 use tls_codec::Serialize as _;
@@ -62,14 +62,7 @@ fn every_structure_is_what_documents_and_vectors_say() {
     };
     for choice in 0..2 {
         let request: SignedRequest = Source::counted(choice).take();
-        let tbs = RequestTbs {
-            version: request.version,
-            operation: request.operation,
-            minute: request.minute,
-            nonce: request.nonce,
-            sender: &request.sender,
-            body: &request.body,
-        };
+        let tbs = crate::to_be_signed(&request);
         add("RequestTbs", &tbs.tls_serialize_detached().unwrap());
     }
     add(
@@ -162,6 +155,7 @@ fn tables_are_what_the_vectors_say() {
         json!({
             "length": length, "bucket": padding::bucket(length), "padme": padding::padme(length),
             "request": padding::request_bucket(length), "answer": padding::answer_bucket(length),
+            "answer_to_bulk": padding::answer_bucket_for(padding::BULK, length),
         })
     });
     made.insert("padding".to_owned(), sizes.to_vec());

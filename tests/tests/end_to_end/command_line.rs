@@ -123,6 +123,12 @@ impl Documents {
     }
 }
 
+/// The example of a file that comes with a message.
+fn attachment() -> Value {
+    let (_, messages) = CLI.split_once("\n### `messages`\n").unwrap();
+    serde_json::from_str(fenced(messages, "json")[1]).unwrap()
+}
+
 /// The same members with values of the same kind; what may be null may be something too.
 fn same_shape(place: &str, example: &Value, found: &Value) {
     match (example, found) {
@@ -130,6 +136,9 @@ fn same_shape(place: &str, example: &Value, found: &Value) {
         | (Value::Bool(_), Value::Bool(_))
         | (Value::Number(_), Value::Number(_))
         | (Value::String(_), Value::String(_)) => {}
+        (Value::Null, Value::Object(_)) if place.ends_with(".details.attachment") => {
+            same_shape(place, &attachment(), found);
+        }
         (Value::Array(examples), Value::Array(found)) => {
             for item in found {
                 same_shape(place, &examples[0], item);
@@ -293,6 +302,14 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     assert_eq!(members.as_array().unwrap().len(), 2);
     let messages = bob(d, &["messages", "garden"]);
     assert_eq!(messages[0]["text"], "The roses are out");
+    fs::write(directory.join("roses.txt"), "a list of all roses").unwrap();
+    let sent = alice(d, &["send", "garden", "Look", "--file", "roses.txt"]);
+    let id = sent["message"].as_str().unwrap();
+    bob(d, &["save", "garden", id, "--to", "of-alice.txt"]);
+    assert_eq!(
+        fs::read_to_string(directory.join("of-alice.txt")).unwrap(),
+        "a list of all roses"
+    );
     let sent = alice(d, &["send", "garden", "The tulips are out"]);
     let id = sent["message"].as_str().unwrap();
     alice(d, &["edit", "garden", id, "The tulips are gone"]);
@@ -322,6 +339,8 @@ fn the_rest(directory: &Path, d: &mut Documents, stack: &Stack) {
     bob(d, &["receive"]);
     carol(d, &["group", "leave", "garden"]);
     alice(d, &["receive"]);
+    carol(d, &["receive"]);
+    carol(d, &["group", "forget", "garden"]);
     alice(d, &["group", "remove", "garden", BOB]);
     alice(d, &["group", "add", "garden", BOB]);
     bob(d, &["receive"]);

@@ -64,6 +64,7 @@ impl Files {
             "listen = '127.0.0.1:0'\ndomain = 'd'\nservice_key_file = '{root}/service-keys'\n\
              gateway_secret_file = '{root}/gateway-secret'\n\
              [store]\nengine = 'rocksdb'\ndirectory = '{root}/data'\n\
+             [blobs]\nstore = 'memory'\n\
              [issuer]\nname = 'i'\norigin = 'o'\n{issuer}\n{KIT}"
         )
     }

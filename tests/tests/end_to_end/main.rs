@@ -14,6 +14,7 @@ mod certificates;
 
 mod abuse;
 mod access;
+mod attachments;
 mod backups;
 mod bans;
 mod chat;

@@ -406,6 +406,10 @@ async fn what_the_samples_show_in_place_of_something_is_valid_too() {
         .replace("/run/postgresql", machine.path("nowhere").to_str().unwrap());
     let config: ds_server::config::Config = service_config(&text);
     assert_eq!(config.store.engine(), "postgres");
+    // And with blobs elsewhere.
+    let text = uncommented(DS, &["[blobs]"]);
+    assert!(text.contains("\nstore = \"s3\"\n") && !text.contains("\nstore = \"directory\"\n"));
+    let _: ds_server::config::Config = service_config(&text);
 }
 
 fn service_config<T: serde::de::DeserializeOwned>(text: &str) -> T {

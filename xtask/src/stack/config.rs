@@ -187,6 +187,7 @@ fn ds(layout: &Layout, ports: Ports, database: Option<&Database>, push: bool) ->
     config.insert("domain".into(), DOMAIN.into());
     config.insert("self_check".into(), true.into());
     config.insert("store".into(), store(layout, database).into());
+    config.insert("blobs".into(), blobs(layout).into());
     config.insert("service_key_file".into(), path(&keys.join("service-keys")));
     config.insert("gateway_secret_file".into(), gateway_secret(layout));
     config.insert("issuer".into(), issuer.into());
@@ -197,6 +198,17 @@ fn ds(layout: &Layout, ports: Ports, database: Option<&Database>, push: bool) ->
         config.insert("push".into(), push.into());
     }
     config
+}
+
+/// Of a test: the disk of whoever runs it may be nearly full.
+fn blobs(layout: &Layout) -> Table {
+    let mut blobs = toml! {
+        store = "directory"
+        limits = { keep_free_bytes = 0 }
+    };
+    let directory = layout.data(Service::Ds).with_extension("blobs");
+    blobs.insert("directory".into(), path(&directory));
+    blobs
 }
 
 fn store(layout: &Layout, database: Option<&Database>) -> Table {

@@ -213,7 +213,11 @@ impl Transport {
         let date = date_of(self.time.now_unix_ms());
         let message = inner("GET", &scheme, &authority, configs::PATH, &date);
         let list = self
-            .attempt_under(config, (Duration::ZERO, MAX_PROBLEM), &message)
+            .attempt_under(
+                config,
+                Bounds::ordinary(Duration::ZERO, MAX_PROBLEM),
+                &message,
+            )
             .await?;
         configs::usable(&list).map_err(|error| match error {
             Unusable::Malformed => again("the gateway's key configurations are malformed"),

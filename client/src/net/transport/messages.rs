@@ -1,6 +1,6 @@
 //! What goes out and what comes back, as bytes: binary HTTP, encapsulations and problems.
 
-use protocol::padding::request_bucket;
+use protocol::padding::{BULK, request_bucket};
 
 use super::*;
 
@@ -42,23 +42,29 @@ pub(super) fn of_operation(
     message
 }
 
-/// In binary HTTP, padded.
-pub(super) fn encoded(message: &Message) -> Result<Vec<u8>, Error> {
+/// In binary HTTP, padded; for a bulk exchange to the size that all have.
+pub(super) fn encoded(message: &Message, is_bulk: bool) -> Result<Vec<u8>, Error> {
     let mut encoded = Vec::new();
     message
         .write_bhttp(Mode::KnownLength, &mut encoded)
         .map_err(|_| Error::Protocol("a request cannot be encoded"))?;
-    encoded.resize(request_bucket(encoded.len()), 0);
+    let padded = match is_bulk {
+        true if encoded.len() > BULK => {
+            return Err(Error::Protocol("a bulk request is too long"));
+        }
+        true => BULK,
+        false => request_bucket(encoded.len()),
+    };
+    encoded.resize(padded, 0);
     Ok(encoded)
 }
 
 pub(super) fn encapsulate(
     config: &[u8],
-    message: &Message,
+    encoded: &[u8],
 ) -> Result<(Vec<u8>, ResponseOpener), Error> {
-    let encoded = encoded(message)?;
     PublicKey::of_config(config)
-        .and_then(|key| whole::seal(&key, Aead::Aes128Gcm, &encoded).ok())
+        .and_then(|key| whole::seal(&key, Aead::Aes128Gcm, encoded).ok())
         .ok_or(Error::Protocol("a request cannot be encapsulated"))
 }
 

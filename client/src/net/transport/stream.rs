@@ -122,7 +122,7 @@ impl Transport {
         let mut message = inner("POST", &scheme, &authority, path, &date);
         message.put_header("content-type", protocol::REQUEST_MEDIA_TYPE);
         message.write_content(request.encode());
-        let encoded = encoded(&message).map_err(refused)?;
+        let encoded = encoded(&message, false).map_err(refused)?;
         let mut sealed = Vec::new();
         let opener = PublicKey::of_config(&config)
             .and_then(|key| RequestEncoder::new(&key, Aead::Aes128Gcm).ok())

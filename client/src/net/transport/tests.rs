@@ -100,13 +100,31 @@ fn what_goes_out_is_as_long_as_a_bucket_under_either_kem() {
         for len in [0, 400, 5_000, 70_000] {
             let mut message = inner("POST", "https", "ds.example", "/v1/x", "date");
             message.write_content(vec![7; len]);
-            let (sent, _) = encapsulate(&config, &message).unwrap();
+            let sent = encoded(&message, false).unwrap();
+            let (sent, _) = encapsulate(&config, &sent).unwrap();
+            let bulk = encoded(&message, true).unwrap();
+            let (bulk, _) = encapsulate(&config, &bulk).unwrap();
+            assert_eq!(bulk.len() - 7 - enc - 16, BULK);
             let padded = sent.len() - 7 - enc - 16;
             assert!(
                 padded >= len && padded == request_bucket(padded),
                 "{padded}"
             );
         }
+    }
+}
+
+/// A commit that many leaves are encrypted in, or a long text: the gateway sees its size alone, and
+/// answers it as a bulk request.
+#[tokio::test]
+async fn an_answer_to_a_request_of_the_size_of_bulk_is_read_whatever_it_is_about() {
+    let request = vec![7; 200_000];
+    for operation in Operation::ALL {
+        let (recorder, mut transport) = recorder([Reply::Padded]).await;
+        let answer = transport.post(*operation, &request, &[]).await;
+        assert_eq!(answer.unwrap(), b"answer", "{operation:?}");
+        let seen = recorder.seen.lock().unwrap();
+        assert!(seen[0].encapsulated.len().abs_diff(BULK) < 1_200);
     }
 }
 
@@ -117,7 +135,7 @@ fn a_request_is_the_binary_http_that_the_vectors_say() {
     let (origin, date) = (("https", "ds.example"), "Tue, 14 Nov 2023 22:13:00 GMT");
     let vector = |path: &str, tokens: &[Vec<u8>], body: &[u8]| {
         let message = of_operation(origin, path, date, tokens, body);
-        let padded = encoded(&message).unwrap();
+        let padded = encoded(&message, false).unwrap();
         let mut bare = Vec::new();
         message.write_bhttp(Mode::KnownLength, &mut bare).unwrap();
         assert!(padded.starts_with(&bare) && padded[bare.len()..].iter().all(|it| *it == 0));
@@ -155,6 +173,8 @@ enum Reply {
     Outer(u16, &'static str),
     /// A part of an encapsulated answer.
     Torn,
+    /// An answer that is padded as the gateway does.
+    Padded,
 }
 
 /// What came in.
@@ -272,6 +292,7 @@ async fn record(
         )
             .into_response();
     }
+    let request_len = opened.len();
     recorder.seen.lock().unwrap().push(Seen {
         headers,
         encapsulated: body.to_vec(),
@@ -281,6 +302,12 @@ async fn record(
     match reply.unwrap() {
         Reply::Inner(status, fields, content) => {
             let answer = answer(status, &fields, content.as_bytes());
+            (media_type, sealer.encapsulate(&answer).unwrap()).into_response()
+        }
+        Reply::Padded => {
+            let mut answer = answer(200, &[], b"answer");
+            let len = protocol::padding::answer_bucket_for(request_len, answer.len());
+            answer.resize(len, 0);
             (media_type, sealer.encapsulate(&answer).unwrap()).into_response()
         }
         Reply::Outer(status, content) => {
@@ -766,4 +793,17 @@ async fn an_answer_that_is_longer_than_any_of_its_kind_is_none_and_not_read_to_i
 async fn the_requests_of_a_call_have_one_patience_together() {
     let (error, _) = call(Conduct::Silent, 5).await;
     assert!(matches!(error, Error::Unreachable(_)), "{error:?}");
+}
+
+/// The recorder pads nothing.
+#[tokio::test]
+async fn a_bulk_answer_of_another_size_is_refused() {
+    let replies = (0..4).map(|_| ANSWERED());
+    let (recorder, mut transport) = recorder(replies).await;
+    let refused = transport.post(Operation::ReadChunk, b"read", &[]).await;
+    let is_refused = matches!(refused, Err(Error::Protocol(_) | Error::Unreachable(_)));
+    assert!(is_refused, "{refused:?}");
+    for seen in recorder.seen.lock().unwrap().iter() {
+        assert!(seen.encapsulated.len().abs_diff(BULK) < 1_200);
+    }
 }

@@ -51,6 +51,22 @@ CREATE TABLE home_marker (
     next BLOB
 ) STRICT;
 
+-- Files that are being uploaded or that no message tells of yet, and the keys that delete what was uploaded, until it
+-- expires.
+CREATE TABLE uploads (
+    -- The id at the service.
+    blob BLOB PRIMARY KEY,
+    -- Where the file is; this and the keys that open it are NULL once a message tells of it.
+    place TEXT,
+    -- Of the file's content when its upload began: nothing else is ever sealed under these keys.
+    digest BLOB,
+    capability BLOB,
+    content_key BLOB,
+    nonce BLOB,
+    write_key BLOB NOT NULL,
+    last_day INTEGER NOT NULL
+) STRICT;
+
 -- Unspent tokens. One that was sent is deleted, whatever the answer: it has been seen.
 CREATE TABLE tokens (
     id INTEGER PRIMARY KEY,
@@ -625,6 +641,7 @@ CREATE TABLE made_packages (
     -- 1: this user was invited with it, and it is taken off its set's count.
     used INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE INDEX made_packages_by_end ON made_packages (expires_day);
 
 -- Sets in the making: each device adds its package.
 CREATE TABLE key_package_batch (

@@ -654,6 +654,8 @@ impl WithOperation for AddBody<'_> {
     }
 
     fn unsigned<R: UnsignedRead>(self) {}
+
+    fn chunks(self, _: Number) {}
 }
 
 /// The number of an ordinary group's kind.

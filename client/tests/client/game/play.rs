@@ -52,7 +52,11 @@ impl Dice {
 
     /// A name of any length that is allowed for a handle.
     fn name(&mut self) -> String {
-        let length = 3 + self.below(50);
+        // As long as an id it could be written like one, which no group may be called.
+        let length = match 3 + self.below(50) {
+            22 => 23,
+            length => length,
+        };
         let letters = self.bytes(length).into_iter();
         letters.map(|byte| char::from(b'a' + byte % 26)).collect()
     }

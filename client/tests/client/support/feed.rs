@@ -152,6 +152,7 @@ impl InProcess {
                 rng: &mut inner.rng,
                 keys: &self.keys,
                 settings: &self.settings,
+                blob_room: u64::MAX,
             };
             let found = inner.engine.read(&[Read::Row(StoredState::key())]).pop();
             let Some(Found::Row(value)) = found else {

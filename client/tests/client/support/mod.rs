@@ -2,6 +2,7 @@
 //! sockets. Several clients share one; its clock and what it answers are the test's. What it sees
 //! can be kept.
 
+pub(crate) mod blobs;
 mod feed;
 pub(crate) mod recording;
 
@@ -69,8 +70,11 @@ struct Inner {
     /// Requests that do not come.
     unsent: Vec<Number>,
     requests: Vec<Number>,
+    chunks: blobs::Chunks,
     /// Segments that the service does not have.
     gone: Vec<SegmentId>,
+    /// What is not answered for now.
+    held: Option<Number>,
     /// What is answered without being done.
     intercept: Option<Intercept>,
     /// What the service says otherwise than it is.
@@ -162,7 +166,9 @@ impl InProcess {
                 lost: Vec::new(),
                 unsent: Vec::new(),
                 requests: Vec::new(),
+                chunks: blobs::Chunks::new(),
                 gone: Vec::new(),
+                held: None,
                 intercept: None,
                 alter: None,
                 recording: None,
@@ -175,6 +181,7 @@ impl InProcess {
     fn prices(&self) -> Prices {
         let prices = &self.settings.prices;
         Prices {
+            create_blob: prices.create_blob,
             reserve_group_id: prices.reserve_group_id,
             publish_key_packages: prices.publish_key_packages,
             key_package_sets_per_token: prices.key_package_sets_per_token,
@@ -203,6 +210,11 @@ impl InProcess {
     /// The service has no such segment.
     pub(crate) fn lose_segment(&self, segment: SegmentId) {
         self.inner().gone.push(segment);
+    }
+
+    /// From now on requests of this operation are not answered before something else is said.
+    pub(crate) fn hold(&self, operation: Option<Number>) {
+        self.inner().held = operation;
     }
 
     /// From now on some requests do not come to the service, and are answered all the same.
@@ -299,6 +311,7 @@ impl InProcess {
             rng: &mut inner.rng,
             keys: &self.keys,
             settings: &self.settings,
+            blob_room: u64::MAX,
             generation: self.generations.signed.load(Ordering::Relaxed),
         };
         let opened = recording::opens(operation, request).and_then(|(key, next)| {
@@ -336,6 +349,7 @@ impl InProcess {
             rng: &mut inner.rng,
             keys: &self.keys,
             settings: &self.settings,
+            blob_room: u64::MAX,
         };
         let mut execution = Execution::<O>::new(bytes, verified, &env)
             .map_err(|refusal| refused(Failure::Refused(refusal)))?;
@@ -369,6 +383,7 @@ impl InProcess {
             rng: &mut inner.rng,
             keys: &self.keys,
             settings: &self.settings,
+            blob_room: u64::MAX,
         };
         let answer = execution::read::<R>(&request, &inner.engine, &mut env);
         Ok(answer.map_err(stopped)?.encode())
@@ -429,6 +444,9 @@ impl InProcess {
                 return answer;
             }
         }
+        while self.inner().held == Some(operation) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if let Ok(read) = ReadJournalRequest::decode(request)
             && operation == Number::ReadJournal
             && self.inner().gone.contains(&read.segment)
@@ -477,6 +495,10 @@ impl WithOperation for CarryOut<'_> {
 
     fn unsigned<R: UnsignedRead>(self) -> Self::Output {
         self.service.read::<R>(self.bytes)
+    }
+
+    fn chunks(self, number: Number) -> Self::Output {
+        self.service.blob(number, self.bytes)
     }
 }
 

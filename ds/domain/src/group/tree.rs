@@ -12,8 +12,8 @@ use std::cell::RefCell;
 use openmls::prelude::group_info::{GroupInfo, VerifiableGroupInfo};
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _, VLBytes};
 use openmls::prelude::{
-    Ciphersuite, ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNodeIndex, ProposalStore,
-    PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
+    Ciphersuite, ConfirmationTag, Extensions, GroupId as MlsGroupId, LeafNode, LeafNodeIndex,
+    ProposalStore, PublicGroup, QueuedProposal, RatchetTreeIn, Signature, StagedCommit, Verifiable,
 };
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto as _;
@@ -364,19 +364,19 @@ fn check_new_leaves(
     suite: Ciphersuite,
     staged: &StagedCommit,
 ) -> Result<(), ProblemType> {
+    // openmls shows a leaf's key with its length header only.
+    let key = |leaf: &LeafNode| leaf.encryption_key().tls_serialize_detached();
     let added = staged
         .add_proposals()
-        .map(|add| add.add_proposal().key_package().leaf_node().clone());
+        .map(|add| key(add.add_proposal().key_package().leaf_node()));
     let updated = staged
         .update_proposals()
-        .map(|update| update.update_proposal().leaf_node().clone());
-    let own = staged.update_path_leaf_node().cloned();
-    for leaf in added.chain(updated).chain(own) {
-        // openmls shows the key with its length header only.
-        let key = leaf.encryption_key().tls_serialize_detached();
+        .map(|update| key(update.update_proposal().leaf_node()));
+    let own = staged.update_path_leaf_node().map(key);
+    for key in added.chain(updated).chain(own) {
         let key = key.map_err(|_| ProblemType::InvalidCommit)?;
-        let key = VLBytes::tls_deserialize_exact_bytes(&key);
-        let key = key.map_err(|_| ProblemType::InvalidCommit)?;
+        let key =
+            VLBytes::tls_deserialize_exact_bytes(&key).map_err(|_| ProblemType::InvalidCommit)?;
         if !can_be_sealed_to(crypto, suite, key.as_slice()) {
             return Err(ProblemType::InvalidCommit);
         }

@@ -89,7 +89,11 @@ fn append(service: &mut Service, events: impl IntoIterator<Item = Event>) {
     store(service, head, entries);
 }
 
-fn read_from(service: &mut Service, from: u64) -> Result<ReadJournalResponse, Stop> {
+fn read_as(
+    service: &mut Service,
+    from: u64,
+    (size, piece): (AnswerSize, u16),
+) -> Result<ReadJournalResponse, Stop> {
     let (mut env, engine) = service.env();
     let request = ReadJournalRequest {
         version: WIRE_VERSION,
@@ -97,10 +101,14 @@ fn read_from(service: &mut Service, from: u64) -> Result<ReadJournalResponse, St
         from: Position(from),
         known: Position(from),
         wait_ms: 0,
-        size: AnswerSize::Segment,
-        piece: 0,
+        size,
+        piece,
     };
     read::<ReadJournal>(&request, engine, &mut env)
+}
+
+fn read_from(service: &mut Service, from: u64) -> Result<ReadJournalResponse, Stop> {
+    read_as(service, from, (AnswerSize::Segment, 0))
 }
 
 /// Reads to the end, as a member does, and verifies what it reads.
@@ -382,17 +390,7 @@ fn in_slot(
     from: u64,
     piece: u16,
 ) -> Result<ReadJournalResponse, ProblemType> {
-    let (mut env, engine) = service.env();
-    let request = ReadJournalRequest {
-        version: WIRE_VERSION,
-        segment: segment(),
-        from: Position(from),
-        known: Position(from),
-        wait_ms: 0,
-        size: AnswerSize::Slot,
-        piece,
-    };
-    let answer = read::<ReadJournal>(&request, engine, &mut env);
+    let answer = read_as(service, from, (AnswerSize::Slot, piece));
     answer.map_err(|stop| match stop {
         Stop::Refused(refusal) => refusal.problem(),
         other => panic!("{other:?}"),

@@ -92,6 +92,21 @@ impl Transition {
                 batch.puts.push((inbox.key(), delete.record.into_value()));
                 batch.deletes.extend(delete.requests);
             }
+            Self::CreateBlob(create) => {
+                absent(batch, create.making.clone());
+                absent(batch, create.whole);
+                batch.puts.push((create.making, create.record));
+            }
+            Self::CompleteBlob(complete) => {
+                present(batch, complete.making.clone());
+                absent(batch, complete.whole.clone());
+                batch.deletes.push(complete.making);
+                batch.puts.push((complete.whole, complete.record));
+            }
+            Self::DeleteBlob(delete) => {
+                present(batch, delete.row.clone());
+                batch.deletes.push(delete.row);
+            }
             Self::Settle => {}
         }
     }
@@ -99,6 +114,10 @@ impl Transition {
 
 fn absent(batch: &mut Batch, key: Key) {
     batch.conditions.push(Condition::Absent(key));
+}
+
+fn present(batch: &mut Batch, key: Key) {
+    batch.conditions.push(Condition::Present(key));
 }
 
 fn at_version(batch: &mut Batch, key: Key, version: Version) {

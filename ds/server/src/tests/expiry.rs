@@ -31,7 +31,7 @@ async fn rows_stay_until_the_end_of_their_day_in_every_table_with_days() {
     let running = running(10);
     let tables = Table::ALL.into_iter().filter(|table| table.has_days());
     let tables: Vec<Table> = tables.collect();
-    assert_eq!(tables.len(), 10);
+    assert_eq!(tables.len(), 12);
     for table in &tables {
         for day in [99, 100, 101] {
             put(&running, *table, day).await;

@@ -1,3 +1,4 @@
+mod blobs;
 mod bounds;
 mod directory;
 mod expiry;
@@ -54,7 +55,7 @@ use tower::ServiceExt as _;
 
 use crate::limits::LoadLimits;
 use crate::tokens::AllowanceLimits;
-use crate::{Allowed, Server, ServerSettings, StreamSettings, router};
+use crate::{Allowed, Blobs, Server, ServerSettings, StreamSettings, router};
 
 static ISSUER: LazyLock<KeyPair<Sha384, PSS, Deterministic>> =
     LazyLock::new(|| KeyPair::generate(&mut rand::rng(), 2048).unwrap());
@@ -105,6 +106,8 @@ struct Setup {
     load: LoadLimits,
     look_again_ms: Option<u64>,
     streams: StreamSettings,
+    /// In place of blobs in memory.
+    blobs: Option<Blobs>,
 }
 
 fn limits(capacity: u32) -> AllowanceLimits {
@@ -128,6 +131,7 @@ impl Default for Setup {
             load: places(4, 4),
             look_again_ms: None,
             streams: StreamSettings::default(),
+            blobs: None,
         }
     }
 }
@@ -162,7 +166,7 @@ fn running_with(setup: Setup) -> Running {
     let (ends, shutdown) = Shutdown::channel();
     let clock = MovedClock::at(NOON_MS);
     let keys = ServiceKeys::from_file(&[&[1][..], &[3; 32], &[1], &[4; 32]].concat());
-    let server = Arc::new(Server::new(
+    let server = Server::new(
         setup.engine.unwrap_or_else(|| memory.clone()),
         keys.unwrap(),
         setup.clock.unwrap_or_else(|| clock.clone()),
@@ -188,7 +192,11 @@ fn running_with(setup: Setup) -> Running {
                 generation: 0,
             },
         },
-    ));
+    );
+    let server = Arc::new(match setup.blobs {
+        Some(blobs) => server.with_blobs(blobs),
+        None => server,
+    });
     Running {
         router: router(Arc::clone(&server), GatewaySecret::load(&path).unwrap()),
         server,

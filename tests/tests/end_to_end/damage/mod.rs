@@ -388,6 +388,7 @@ async fn is_told_of_an_init_that_did_not_end(make: impl Fn() -> Solo) {
             }
             assert_eq!(before, there(&solo), "{what}: something was changed");
             let _ = fs::remove_dir_all(solo.data());
+            let _ = fs::remove_dir_all(solo.blobs());
             fs::remove_dir_all(solo.keys()).unwrap();
             fs::create_dir(solo.keys()).unwrap();
             let (made, said) = solo.init();
@@ -531,6 +532,10 @@ async fn a_delivery_service_serves_from_its_own_database_with_its_own_key_file_o
         "{said}"
     );
     copy_over(&first.keys(), &second.keys());
+    // A directory of its own for what both must see.
+    let said = second.is_refused().await;
+    assert!(said.contains("keeps its blobs"), "{said}");
+    copy_over(&first.blobs(), &second.blobs());
     second.start().await;
     second.kill();
 
@@ -545,4 +550,36 @@ async fn a_delivery_service_serves_from_its_own_database_with_its_own_key_file_o
     first.becomes(503).await;
     server.signal("-CONT");
     first.becomes(200).await;
+}
+
+#[tokio::test]
+async fn a_delivery_service_does_not_serve_beside_the_blobs_of_another_store_or_an_empty_directory()
+{
+    let issuer = issuer().await;
+    let other = used(Solo::ds(issuer.address())).await;
+    let mut solo = used(Solo::ds(issuer.address())).await;
+    let id = fs::read(solo.blobs().join("store-id")).unwrap();
+    let is_refused = async |solo: &mut Solo| {
+        let said = solo.is_refused().await;
+        for word in ["keeps its blobs", "mounted", solo.blobs().to_str().unwrap()] {
+            assert!(said.contains(word), "no {word:?} in: {said}");
+        }
+    };
+    // The point where its disk should be mounted.
+    fs::remove_dir_all(solo.blobs()).unwrap();
+    fs::create_dir(solo.blobs()).unwrap();
+    is_refused(&mut solo).await;
+    assert!(state_of(&solo.blobs()).is_empty(), "something was made");
+    copy_over(&other.blobs(), &solo.blobs());
+    is_refused(&mut solo).await;
+    // As docs/stores.md says, where the blobs are lost.
+    fs::write(solo.blobs().join("store-id"), id).unwrap();
+    solo.start().await;
+    solo.kill();
+    // Nor does a new store begin beside them.
+    fs::remove_dir_all(solo.data()).unwrap();
+    fs::remove_dir_all(solo.keys()).unwrap();
+    fs::create_dir(solo.keys()).unwrap();
+    let (made, said) = solo.init();
+    assert!(!made && said.contains("is there already"), "{said}");
 }

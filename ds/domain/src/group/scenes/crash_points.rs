@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crypto::blob::{BlobCapability, BlobWriteKey};
 use crypto::schedule::recovery_row_id;
-use protocol::Wire as _;
+use protocol::blobs::{BlobLife, BlobName, CreateBlobRequest, DeleteBlobRequest};
 use protocol::codec::opaque;
 use protocol::connections::{ClientCredential, HandleRecord};
 use protocol::group::{GroupKind, PutRecoveryRowsRequest};
@@ -20,12 +21,14 @@ use protocol::key_packages::{
     PublishKeyPackagesRequest,
 };
 use protocol::operation::Operation as Number;
+use protocol::{WIRE_VERSION, Wire as _};
 
 use super::group;
 use super::requests::{call, repeat_on};
+use crate::blobs::{Blob, BlobRequest, CreateBlob};
 use crate::engine::faulty::{Fault, Faulty};
 use crate::engine::watched::{Asked, Watched};
-use crate::engine::{Engine, Key, Read};
+use crate::engine::{ApplyError, Engine, Key, Read};
 use crate::execution::Failure;
 use crate::group::extras::PutRecoveryRows;
 use crate::group::kit::{Client, Plan, World};
@@ -34,8 +37,10 @@ use crate::inbox::{
 };
 use crate::key_packages::{ClaimKeyPackages, DeleteKeyPackages, PublishKeyPackages};
 use crate::memory::{Memory, MemoryEngine};
+use crate::refusal::Stop;
 use crate::store::Transition;
 use crate::testing::{Service, key as key_pair};
+use crate::view::View;
 
 const SEED: u64 = 40;
 
@@ -140,6 +145,46 @@ fn inboxes(world: &mut World) {
     call::<DeleteHandle>(world, &key_pair(1), &body).unwrap();
 }
 
+const WRITER: [u8; 32] = [21; 32];
+
+/// Two blobs that nothing has come of yet.
+fn blobs(world: &mut World) -> [BlobName; 2] {
+    [19, 20].map(|blob| {
+        let id = BlobCapability::new([blob; 32]).id();
+        let body = CreateBlobRequest {
+            id,
+            chunks: 1,
+            life: BlobLife::Week,
+            writer: BlobWriteKey::new(WRITER).hash(),
+        };
+        let made = call::<CreateBlob>(world, &key_pair(1), &body).unwrap();
+        let last_day = made.last_day;
+        BlobName { id, last_day }
+    })
+}
+
+/// A blob that its writer asks for.
+async fn found(service: &mut Service, engine: &dyn Engine, blob: BlobName) -> Blob {
+    let request = BlobRequest::Delete(DeleteBlobRequest {
+        version: WIRE_VERSION,
+        blob,
+        write_key: BlobWriteKey::new(WRITER).to_wire(),
+    });
+    let mut view = View::default();
+    loop {
+        let decided = request.decide(&view, &mut service.env().0);
+        let reads = match decided {
+            Ok((blob, _)) => return blob,
+            Err(Stop::Need(reads)) => reads,
+            Err(other) => panic!("{other:?}"),
+        };
+        let found = engine.read(reads.clone()).await.unwrap();
+        for (read, found) in reads.into_iter().zip(found) {
+            view.add(read, found);
+        }
+    }
+}
+
 /// All rows that were ever written or deleted are as they are in the map.
 async fn assert_same(
     engine: &Arc<dyn Engine>,
@@ -160,6 +205,7 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Arc
     groups(&mut world);
     pools(&mut world);
     inboxes(&mut world);
+    let [whole, unfinished] = blobs(&mut world);
     // Once more with the same randomness, on the engine and beside it on the map.
     let mut service = Service::new(SEED);
     let reference = Arc::new(Memory::default());
@@ -201,6 +247,39 @@ pub async fn each_transition_has_one_effect_wherever_its_apply_fails(engine: Arc
             assert_eq!((tried, answer), (None, expected.clone()), "{name}");
             assert_same(&engine, &after, &touched, name).await;
         }
+        seen.insert(name);
+    }
+    // What the server does by itself once chunks are there, or are to go.
+    for (name, of) in [
+        ("complete_blob", whole),
+        ("delete_blob", whole),
+        ("delete_blob", unfinished),
+    ] {
+        let blob = found(&mut service, &*engine, of).await;
+        let (env, _) = service.env();
+        let batch = match name {
+            "complete_blob" => blob.completion(&env.rows()),
+            _ => blob.deletion(&env.rows()),
+        };
+        let before = reference.snapshot();
+        reference.apply(batch.clone()).await.unwrap();
+        let after = reference.snapshot();
+        touched.extend(batch.puts.iter().map(|(key, _)| key.clone()));
+        touched.extend(batch.deletes.iter().cloned());
+        for (fault, map) in [
+            (Fault::BeforeTheWrite, &before),
+            (Fault::AfterTheWrite, &after),
+        ] {
+            faulty.fail(fault);
+            faulty.apply(batch.clone()).await.unwrap_err();
+            assert_same(&engine, map, &touched, &format!("{name}, {fault:?}")).await;
+        }
+        // Tried again it finds that it is done.
+        assert!(
+            matches!(faulty.apply(batch).await, Err(ApplyError::Condition { .. })),
+            "{name}"
+        );
+        assert_same(&engine, &after, &touched, name).await;
         seen.insert(name);
     }
     assert_eq!(seen, BTreeSet::from(Transition::NAMES));

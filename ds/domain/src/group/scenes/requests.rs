@@ -61,6 +61,6 @@ pub(super) async fn repeat_on(
         crate::group::commit::AddUsers crate::group::commit::UpdateClient crate::group::commit::DeleteGroup
         key_packages::PublishKeyPackages key_packages::ClaimKeyPackages key_packages::DeleteKeyPackages
         inbox::RegisterHandle inbox::DeleteHandle inbox::LookupHandle inbox::RequestConnection
-        inbox::ReadInbox inbox::DeleteFromInbox
+        inbox::ReadInbox inbox::DeleteFromInbox crate::blobs::CreateBlob
     }
 }
