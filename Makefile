@@ -36,7 +36,7 @@ ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres interop bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python bindings have-python interop bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -48,6 +48,8 @@ help:
 	@echo '             redemption, an unknown group, a request through relay and gateway, and'
 	@echo '             a message everybody on its whole path, and streams at the servers alone'
 	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
+	@echo 'make python  the SDK for Python: the wheel, and its tests against services on this machine'
+	@echo 'make bindings  writes those for Kotlin and Swift (bindings/generated)'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
 	@echo 'make soak    what `make test` samples, whole: long histories, lies, games, both engines'
@@ -96,8 +98,8 @@ ifneq ($(MIMIMI_WITHOUT_POSTGRES),1)
 	STACK_STORE=postgres sh -c '$(CARGO) test $(TESTED) --workspace $(END_TO_END) -- $(addprefix --skip=,$(ON_ANY_ENGINE))'
 endif
 
-# The client in interop/ against the programs that tests run. Node.js comes from PyPI and its packages
-# from npm, both pinned by hash; npm runs no script of theirs.
+# The client in interop/ against the programs that tests run. Node.js comes from PyPI and its
+# packages from npm, both pinned by hash; npm runs no script of theirs.
 interop: programs
 	@node=$$(sh scripts/node.sh) && export PATH="$$node/bin:$$PATH" && cd interop && \
 	    export NODE_EXTRA_CA_CERTS="$${NODE_EXTRA_CA_CERTS:-$$node/../../../authorities.crt}" && \
@@ -105,6 +107,18 @@ interop: programs
 	    $$npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && \
 	    $$npm run --silent check && \
 	    INTEROP_BIN="$(CARGO_TARGET_DIR)/tested" $$npm run --silent test
+
+# The wheel as it is for others, in cargo's profile PROFILE; the services that its tests run in TESTED.
+python bindings: export PROFILE ?= library
+python: have-python programs
+	. "$(EXPORTS)" && scripts/python.sh
+
+bindings: have-python programs
+	. "$(EXPORTS)" && scripts/python.sh bindings
+
+# Before much is built for nothing.
+have-python:
+	@scripts/python.sh needs
 
 # The programs first: some of them run services.
 bench: build

@@ -243,6 +243,28 @@ const RULES: &[Rule] = &[
         reason: "it runs on the user's device and holds no service's code, and of OHTTP only ours",
     },
     Rule {
+        package: "mimimi-bindings",
+        // Through the SDK's public interface, as everybody who builds on it.
+        ours: Ours::Only(&[
+            "mimimi-basis",
+            "mimimi-client",
+            "mimimi-content",
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "service",
+            "mimimi-ohttp",
+            "mimimi-mls-rules",
+        ]),
+        never: &["rocksdb", "tokio-postgres", "ohttp", "uniffi_bindgen"],
+        reason: "it is the SDK in other languages, and nothing of what writes their side",
+    },
+    Rule {
+        package: "mimimi-bindgen",
+        ours: Ours::Only(&[]),
+        never: &["tokio"],
+        reason: "it reads a library's metadata, and links nothing of the library",
+    },
+    Rule {
         package: "end-to-end",
         ours: Ours::Any,
         never: &[],
