@@ -213,19 +213,17 @@ pub(crate) async fn execute(
             client.sync(0).await?;
             client.check_inbox().await?;
             let requests = client.incoming_requests()?;
-            let lines = requests.iter().map(|request| {
+            let rows = requests.iter().map(|request| {
                 let greeting = request.greeting.as_deref().unwrap_or_default();
-                let anonymous = if request.reportable {
-                    ""
-                } else {
-                    " (cannot be reported)"
+                let anonymous = match request.reportable {
+                    true => "",
+                    false => " (cannot be reported)",
                 };
-                let name = Name(&request.name);
-                format!("{}\t{name}{anonymous}\t{greeting}", request.id)
-                    .trim_end()
-                    .to_owned()
+                let name = format!("{}{anonymous}", Name(&request.name));
+                [request.id.to_string(), name, greeting.to_owned()]
             });
-            Output::new(json!(requests), lines).with_texts_of_others()
+            let heads = ["REQUEST", "FROM", "GREETING"];
+            Output::table(json!(requests), heads, rows, "no requests").with_texts_of_others()
         }
         Command::Contacts => {
             client.sync(0).await?;
@@ -234,13 +232,14 @@ pub(crate) async fn execute(
                 .iter()
                 .map(|it| json!({ "user": it.user, "name": it.name, "handle": it.handle, "reportable": it.reportable }))
                 .collect();
-            let lines = contacts
-                .iter()
-                .map(|contact| match contact.name == contact.handle {
-                    true => Name(&contact.name).to_string(),
-                    false => format!("{}\t{}", Name(&contact.name), contact.handle),
-                });
-            Output::new(document, lines)
+            let rows = contacts.iter().map(|contact| {
+                let handle = match contact.name == contact.handle {
+                    true => String::new(),
+                    false => contact.handle.clone(),
+                };
+                [Name(&contact.name).to_string(), handle]
+            });
+            Output::table(document, ["CONTACT", "HANDLE"], rows, "no contacts yet")
         }
         Command::Verify { name: group } if client.has_group(&group)? => {
             verify_group(client, &group).await?
@@ -368,38 +367,33 @@ async fn group(client: &Client, command: GroupCommand) -> Result<Output, Error> 
         GroupCommand::List => {
             client.sync(0).await?;
             let groups = client.groups()?;
-            let lines = groups.iter().map(|group| {
-                let left = match group.stopped {
-                    _ if group.active => String::new(),
-                    Some(why) => format!(" (not followed any more: {why})"),
-                    None => " (no longer a member)".to_owned(),
+            let rows = groups.iter().map(|group| {
+                let state = match group.stopped {
+                    _ if group.active && group.post_quantum => String::new(),
+                    _ if group.active => "not post-quantum".to_owned(),
+                    Some(why) => format!("not followed any more: {why}"),
+                    None => "no longer a member".to_owned(),
                 };
-                let weaker = match group.post_quantum || !group.active {
-                    true => "",
-                    false => ", not post-quantum",
-                };
-                format!(
-                    "{}\t{} members, epoch {}{weaker}{left}",
-                    Name(&group.name),
-                    group.members,
-                    group.epoch
-                )
+                let (members, epoch) = (group.members.to_string(), group.epoch.to_string());
+                [Name(&group.name).to_string(), members, epoch, state]
             });
-            Output::new(json!(groups), lines)
+            let heads = ["GROUP", "MEMBERS", "EPOCH", "STATE"];
+            Output::table(json!(groups), heads, rows, "no groups yet")
         }
         GroupCommand::Members { group } => {
             client.sync(0).await?;
             let members = client.members(&group)?;
-            let lines = members.iter().map(|member| {
+            let rows = members.iter().map(|member| {
                 let you = if member.own { " (you)" } else { "" };
                 let standing = match member.standing {
                     "active" => String::new(),
-                    other => format!(", {other}"),
+                    other => other.to_owned(),
                 };
-                let (name, role) = (Name(&member.name), Name(&member.role));
-                format!("{name}{you}\t{role}{standing}")
+                let name = format!("{}{you}", Name(&member.name));
+                [name, Name(&member.role).to_string(), standing]
             });
-            Output::new(json!(members), lines)
+            let heads = ["MEMBER", "ROLE", "STANDING"];
+            Output::table(json!(members), heads, rows, "no members")
         }
         GroupCommand::Operation(operation) => group_operations::execute(client, operation).await?,
     })

@@ -42,11 +42,11 @@ pub(crate) async fn execute(client: &Client, command: DeviceCommand) -> Result<O
         DeviceCommand::List => {
             client.sync(0).await?;
             let devices = client.devices()?;
-            let lines = devices.iter().map(|device| {
-                let own = if device.own { " (this one)" } else { "" };
-                format!("{}{own}", Name(&device.name))
+            let rows = devices.iter().map(|device| {
+                let own = if device.own { "this one" } else { "" };
+                [Name(&device.name).to_string(), own.to_owned()]
             });
-            Output::new(json!(devices), lines)
+            Output::table(json!(devices), ["DEVICE", ""], rows, "no devices")
         }
         DeviceCommand::Remove { name, .. } => {
             let removed = match name {

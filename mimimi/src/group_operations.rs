@@ -214,13 +214,14 @@ async fn profile(client: &Client, group: &str, change: ProfileChange) -> Result<
         Some(picture) => format!("{}, {} bytes", picture.media_type, picture.image.len()),
         None => "none".to_owned(),
     };
-    let lines = [
-        format!("name\t{}", Name(&now.name)),
-        format!("description\t{}", now.profile.description),
-        format!("picture\t{picture}"),
+    let rows = [
+        ["name", &Name(&now.name).to_string()],
+        ["description", &now.profile.description],
+        ["picture", &picture],
     ];
+    let rows = rows.map(|row| row.map(str::to_owned));
     let document = json!({ "group": now.name, "profile": now.profile });
-    Ok(Output::new(document, lines).with_texts_of_others())
+    Ok(Output::table(document, ["WHAT", "VALUE"], rows, "").with_texts_of_others())
 }
 
 pub(crate) async fn execute(client: &Client, operation: GroupOperation) -> Result<Output, Error> {

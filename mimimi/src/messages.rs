@@ -374,16 +374,17 @@ async fn messages(
     let before = before.map(|id| known(client, group, &id)).transpose()?;
     let mut messages = client.messages(group, before, limit)?;
     messages.reverse();
-    let lines = messages.iter().flat_map(lines);
-    Ok(Output::new(json!(messages), lines).with_texts_of_others())
+    let rows = messages.iter().flat_map(rows);
+    let heads = ["TIME", "MESSAGE", "TEXT"];
+    Ok(Output::table(json!(messages), heads, rows, "nothing was said").with_texts_of_others())
 }
 
 fn short(id: MessageId) -> String {
     id.to_string().chars().take(SHORT).collect()
 }
 
-/// A row of the table, and one for each reaction.
-fn lines(message: &Message) -> Vec<String> {
+/// A row of the table, and one for each reaction and receipt.
+fn rows(message: &Message) -> Vec<[String; 3]> {
     let time = http_date::format(message.at_ms);
     let time = time.get(5..22).unwrap_or_default();
     let mut marks = match (message.gone, message.state) {
@@ -405,21 +406,27 @@ fn lines(message: &Message) -> Vec<String> {
         &message.text,
         &message.details,
     );
-    let mut lines = vec![format!("{time}\t{}{marks}\t{said}", short(message.message))];
-    lines.extend(message.reactions.iter().map(|reaction| {
+    let id = format!("{}{marks}", short(message.message));
+    let mut rows = vec![[time.to_owned(), id, said]];
+    rows.extend(message.reactions.iter().map(|reaction| {
         let said: Vec<String> = reaction
             .reactions
             .iter()
             .map(|it| Name(it).to_string())
             .collect();
         let (id, who) = (short(reaction.message), Name(&reaction.sender));
-        format!("\t{id}\t{who} reacts: {}", said.join(" "))
+        [
+            String::new(),
+            id,
+            format!("{who} reacts: {}", said.join(" ")),
+        ]
     }));
-    lines.extend(message.receipts.iter().map(|receipt| {
+    rows.extend(message.receipts.iter().map(|receipt| {
         let what = if receipt.read { "read" } else { "arrived" };
-        format!("\t\t{what}: {}", Name(&receipt.reader))
+        let line = format!("{what}: {}", Name(&receipt.reader));
+        [String::new(), String::new(), line]
     }));
-    lines
+    rows
 }
 
 /// Who says what; the sender as it is shown.

@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal as _, Write};
 use client::text::is_hidden;
 use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use unicode_width::UnicodeWidthStr as _;
 
 /// What every line but the first of one text begins with.
 const CONTINUATION: &str = "  | ";
@@ -111,10 +112,66 @@ pub(crate) fn fold(escaped: &str, columns: usize) -> String {
     folded
 }
 
-/// What a command says: a document for programs, lines for people.
+/// Rows under heads, for people. A terminal sees columns. A script sees neither heads nor spaces:
+/// the cells of a row with tabs between them, without empty ones at its end.
+struct Table {
+    heads: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+    /// What a terminal sees when there is no row.
+    nothing: &'static str,
+}
+
+impl Table {
+    /// Between two columns.
+    const GAP: usize = 2;
+    /// A longer cell pushes the rest of its own row only.
+    const WIDEST: usize = 32;
+
+    fn for_people(&self) -> Vec<String> {
+        if self.rows.is_empty() {
+            return vec![self.nothing.to_owned()];
+        }
+        let heads = self.heads.iter().map(|&head| head.to_owned()).collect();
+        let mut rows: Vec<Vec<String>> = vec![heads];
+        let escaped = |row: &Vec<String>| row.iter().map(|cell| escape(cell)).collect();
+        rows.extend(self.rows.iter().map(escaped));
+        let widths: Vec<usize> = (0..self.heads.len())
+            .map(|at| {
+                let cells = rows.iter().filter_map(|row| row.get(at));
+                let widest = cells.map(|cell| cell.width()).max();
+                widest.unwrap_or(0).min(Self::WIDEST)
+            })
+            .collect();
+        let line = |row: &Vec<String>| {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                let missing = width.saturating_sub(cell.width()).saturating_add(Self::GAP);
+                line.extend(std::iter::repeat_n(' ', missing));
+            }
+            line.trim_end().to_owned()
+        };
+        rows.iter().map(line).collect()
+    }
+
+    fn for_scripts(&self) -> Vec<String> {
+        let line = |row: &Vec<String>| {
+            let cells: Vec<String> = row.iter().map(|cell| escape(cell)).collect();
+            cells.join("\t").trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+enum Lines {
+    Plain(Vec<String>),
+    Table(Table),
+}
+
+/// What a command says: a document for programs, lines or a table for people.
 pub(crate) struct Output {
     document: Value,
-    lines: Vec<String>,
+    lines: Lines,
     folded: bool,
 }
 
@@ -122,7 +179,27 @@ impl Output {
     pub(crate) fn new(document: Value, lines: impl IntoIterator<Item = String>) -> Self {
         Self {
             document,
-            lines: lines.into_iter().collect(),
+            lines: Lines::Plain(lines.into_iter().collect()),
+            folded: false,
+        }
+    }
+
+    /// Rows under `heads`; `nothing` is what a person reads when there are none.
+    pub(crate) fn table<const N: usize>(
+        document: Value,
+        heads: [&'static str; N],
+        rows: impl IntoIterator<Item = [String; N]>,
+        nothing: &'static str,
+    ) -> Self {
+        let rows = rows.into_iter().map(Vec::from).collect();
+        let heads = heads.into();
+        Self {
+            document,
+            lines: Lines::Table(Table {
+                heads,
+                rows,
+                nothing,
+            }),
             folded: false,
         }
     }
@@ -135,13 +212,16 @@ impl Output {
         }
     }
 
-    /// Its lines, as they may be shown.
+    /// Its lines, as they may be shown to a person.
     pub(crate) fn into_lines(self) -> Vec<String> {
-        self.lines.iter().map(|line| escape(line)).collect()
+        match self.lines {
+            Lines::Plain(lines) => lines.iter().map(|line| escape(line)).collect(),
+            Lines::Table(table) => table.for_people(),
+        }
     }
 
     /// Prints all of it and makes sure that it is out.
-    pub(crate) fn print(&self, json: bool) -> io::Result<()> {
+    pub(crate) fn print(self, json: bool) -> io::Result<()> {
         let out = io::stdout();
         let columns = out.is_terminal().then(columns);
         let text = if json {
@@ -154,11 +234,17 @@ impl Output {
         out.flush()
     }
 
-    fn text(&self, columns: Option<usize>) -> String {
+    /// As a terminal of so many columns shows it, or as a script reads it.
+    fn text(self, columns: Option<usize>) -> String {
+        let folded = self.folded;
+        let lines = match (self.lines, columns) {
+            (Lines::Table(table), None) => table.for_scripts(),
+            (Lines::Table(table), Some(_)) => table.for_people(),
+            (Lines::Plain(lines), _) => lines.iter().map(|line| escape(line)).collect(),
+        };
         let mut text = String::new();
-        for line in &self.lines {
-            let line = escape(line);
-            match columns.filter(|_| self.folded) {
+        for line in lines {
+            match columns.filter(|_| folded) {
                 Some(columns) => text.push_str(&fold(&line, columns)),
                 None => text.push_str(&line),
             }
@@ -274,10 +360,34 @@ mod tests {
     }
 
     #[test]
+    fn a_table_has_columns_for_people_and_tabs_for_scripts() {
+        let rows = [
+            ["lab", "3", ""],
+            ["日本", "12", "left"],
+            ["\"a, b\"", "1", "\u{1b}x"],
+        ];
+        let table = || {
+            let rows = rows.map(|row| row.map(str::to_owned));
+            Output::table(json!([]), ["GROUP", "MEMBERS", "STATE"], rows, "no groups")
+        };
+        let people = "GROUP   MEMBERS  STATE\n\
+                      lab     3\n\
+                      日本    12       left\n\
+                      \"a, b\"  1        <U+001B>x\n";
+        assert_eq!(table().text(Some(80)), people);
+        let scripts = "lab\t3\n日本\t12\tleft\n\"a, b\"\t1\t<U+001B>x\n";
+        assert_eq!(table().text(None), scripts);
+
+        let empty = || Output::table(json!([]), ["GROUP"], [], "no groups");
+        assert_eq!(empty().text(Some(80)), "no groups\n");
+        assert_eq!(empty().text(None), "");
+    }
+
+    #[test]
     fn a_long_text_does_not_reach_the_beginning_of_a_line() {
         let text = format!("[lab] bob: hi{}[lab] carol: hi", " ".repeat(67));
-        let output = Output::new(Value::Null, [text.clone()]).with_texts_of_others();
-        let shown = output.text(Some(80));
+        let output = || Output::new(Value::Null, [text.clone()]).with_texts_of_others();
+        let shown = output().text(Some(80));
         assert!(
             shown.lines().skip(1).all(|it| it.starts_with(CONTINUATION)),
             "{shown}"
@@ -287,7 +397,7 @@ mod tests {
             "{shown}"
         );
         assert_eq!(shown.lines().count(), 2);
-        assert_eq!(output.text(None), format!("{text}\n"));
+        assert_eq!(output().text(None), format!("{text}\n"));
         // What has to be copied stays whole.
         let code = Output::new(Value::Null, ["c".repeat(200)]);
         assert_eq!(code.text(Some(80)).lines().count(), 1);
@@ -296,11 +406,19 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_line_that_is_not_marked_or_acts(text: String, columns in 1usize..200) {
-            let output = Output::new(Value::Null, [format!("[lab] bob: {text}")]).with_texts_of_others();
-            for shown in [output.text(None), output.text(Some(columns))] {
-                for line in shown.lines().skip(1) {
-                    prop_assert!(line.starts_with(CONTINUATION), "{shown:?}");
-                }
+            let line = || Output::new(Value::Null, [format!("[lab] bob: {text}")]).with_texts_of_others();
+            let table = || {
+                let row = [Name(&text).to_string(), text.clone()];
+                Output::table(Value::Null, ["FROM", "TEXT"], [row], "none").with_texts_of_others()
+            };
+            for (ours, shown) in [
+                (1, line().text(None)),
+                (1, line().text(Some(columns))),
+                (1, table().text(None)),
+                (2, table().text(Some(columns))),
+            ] {
+                let unmarked = shown.lines().filter(|line| !line.starts_with(CONTINUATION));
+                prop_assert_eq!(unmarked.count(), ours, "{:?}", shown);
                 let acts = |it: char| it.is_control() && it != '\n' && it != '\t';
                 prop_assert!(!shown.contains(acts), "{shown:?}");
             }
