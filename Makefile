@@ -36,7 +36,7 @@ ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python bindings have-python interop bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python kotlin bindings have-python interop bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -49,6 +49,7 @@ help:
 	@echo '             a message everybody on its whole path, and streams at the servers alone'
 	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
 	@echo 'make python  the SDK for Python: the wheel, and its tests against services on this machine'
+	@echo 'make kotlin  the same, and programs in Kotlin on a JVM (Java, and the compiler from PyPI)'
 	@echo 'make bindings  writes those for Kotlin and Swift (bindings/generated)'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
@@ -109,9 +110,12 @@ interop: programs
 	    INTEROP_BIN="$(CARGO_TARGET_DIR)/tested" $$npm run --silent test
 
 # The wheel as it is for others, in cargo's profile PROFILE; the services that its tests run in TESTED.
-python bindings: export PROFILE ?= library
+python kotlin bindings: export PROFILE ?= library
 python: have-python programs
 	. "$(EXPORTS)" && scripts/python.sh
+
+kotlin: python
+	. "$(EXPORTS)" && scripts/kotlin.sh
 
 bindings: have-python programs
 	. "$(EXPORTS)" && scripts/python.sh bindings
