@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::{Answer, Client};
 
-/// What opens a backup. It does not show what it holds.
+/// What opens a backup, or a history. It does not show what it holds.
 #[derive(uniffi::Object)]
 pub struct BackupKey(pub(crate) client::BackupKey);
 
@@ -43,6 +43,28 @@ pub struct KeyPackageCount {
     pub count: u32,
 }
 
+/// What of a history is written.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct HistoryScope {
+    /// Only what was said in the last so many days; all if there is none.
+    #[uniffi(default = None)]
+    pub days: Option<u32>,
+    /// Only what was said in these groups; in all if there is none.
+    #[uniffi(default = [])]
+    pub groups: Vec<String>,
+}
+
+/// What has come of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
+pub struct ImportedHistory {
+    /// Messages and reactions that were not here before.
+    pub added: u64,
+    /// Those that were here, have expired, or are about what is gone here.
+    pub passed_over: u64,
+    /// Those of groups that this client has never been in. They can be read in later.
+    pub of_unknown_groups: u64,
+}
+
 /// A random key for a backup, to be written down.
 #[uniffi::export]
 pub fn new_recovery_key() -> Answer<String> {
@@ -54,6 +76,46 @@ impl Client {
     /// An encrypted backup of this client as it is now. Groups joined later are not in it.
     pub async fn backup(&self, key: Arc<BackupKey>) -> Answer<Vec<u8>> {
         Ok(self.sdk.backup(&key.0).await?)
+    }
+
+    /// Writes what was said into a file that must not exist, sealed, and says how many messages and
+    /// reactions. Another device of this user reads it in. What waits, is gone, or was told by
+    /// receipts is not in it. Whoever has sent a message cannot delete it there any more: keep the
+    /// file as long as it is needed.
+    ///
+    /// Fails with `unknown-group` for a group of the scope, or locally.
+    pub async fn export_history(
+        &self,
+        path: String,
+        key: Arc<BackupKey>,
+        scope: HistoryScope,
+    ) -> Answer<u64> {
+        let scope = client::HistoryScope {
+            days: scope.days,
+            groups: scope.groups.iter().map(client::GroupRef::from).collect(),
+        };
+        Ok(self
+            .sdk
+            .export_history(path.as_ref(), &key.0, scope)
+            .await?)
+    }
+
+    /// Reads a history of this user in. Each message comes to its place in its group. What is known
+    /// here stays as it is, and so does what is gone here. No event tells of what comes back.
+    ///
+    /// Fails with `not-a-history`, `history-of-another`, `wrong-backup-key` or `newer-backup`:
+    /// nothing was read in then.
+    pub async fn import_history(
+        &self,
+        path: String,
+        key: Arc<BackupKey>,
+    ) -> Answer<ImportedHistory> {
+        let imported = self.sdk.import_history(path.as_ref(), &key.0).await?;
+        Ok(ImportedHistory {
+            added: imported.added,
+            passed_over: imported.passed_over,
+            of_unknown_groups: imported.of_unknown_groups,
+        })
     }
 
     /// Registers this user's handle, which is also the name that members see, and publishes

@@ -36,7 +36,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-pub use account::{BackupKey, Disagreement, KeyPackageCount, new_recovery_key};
+pub use account::{
+    BackupKey, Disagreement, HistoryScope, ImportedHistory, KeyPackageCount, new_recovery_key,
+};
 pub use attachments::{Attachment, Thumbnail, TransferListener, UploadOptions};
 pub use contacts::{Contact, IncomingRequest, ReportReason};
 pub use devices::{Device, LinkCode};

@@ -142,6 +142,7 @@ mod guide {
 
 mod api;
 mod attachment;
+mod backup_key;
 mod driver;
 mod encoding;
 mod endpoints;
@@ -151,6 +152,7 @@ mod error;
 mod filling;
 mod flows;
 mod group_profile;
+mod history_file;
 mod home;
 mod ids;
 pub mod in_process;
@@ -186,8 +188,9 @@ pub use error::{
     LocalError, NoAnswer, PeerError, PushRefusal, Refusal, UsageError,
 };
 pub use flows::attachments::TransferProgress;
-pub use flows::backup::{BackupKey, new_recovery_key};
+pub use backup_key::{BackupKey, new_recovery_key};
 pub use flows::devices::LinkCode;
+pub use flows::history::{HistoryScope, ImportedHistory};
 pub use flows::view::{GroupAccess, GroupSummary, Member};
 pub use group_profile::{GroupProfile, MAX_DESCRIPTION, MAX_PICTURE, Picture};
 pub use home::Held;

@@ -15,6 +15,7 @@ use crate::endpoints::Endpoints;
 use crate::flows::devices::link;
 use crate::flows::{backup, invite};
 use crate::group_profile;
+use crate::history_file;
 use crate::mls::{content, rows};
 use crate::net::directory::challenge;
 use crate::remote_file;
@@ -81,6 +82,7 @@ fn what_clients_tell_each_other_is_what_documents_and_vectors_say() {
     whole("DeviceLinkCode", &code);
     whole("LinkPackage", &package);
     whole("Backup", &backup::tests::sample());
+    whole("HistorySegment", &history_file::tests::sample());
     let profile = group_profile::GroupProfile {
         picture: None,
         ..group_profile::tests::profile()

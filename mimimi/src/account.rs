@@ -4,11 +4,14 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use client::{BackupKey, Client, Error, FileError, LocalError, Options, ReportReason, UsageError};
+use client::{
+    BackupKey, Client, Error, FileError, GroupRef, HistoryScope, LocalError, Options, ReportReason,
+    UsageError,
+};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::arguments::AccountCommand;
+use crate::arguments::{AccountCommand, HistoryCommand};
 use crate::terminal::{Name, Output};
 
 impl AccountCommand {
@@ -19,6 +22,11 @@ impl AccountCommand {
             Self::Backup {
                 passphrase_file: None,
                 ..
+            } | Self::History {
+                command: HistoryCommand::Export {
+                    passphrase_file: None,
+                    ..
+                }
             }
         )
     }
@@ -68,6 +76,7 @@ pub(crate) async fn execute(client: &Client, command: AccountCommand) -> Result<
             file,
             passphrase_file,
         } => backup(client, &file, passphrase_file.as_deref()).await?,
+        AccountCommand::History { command } => history(client, command).await?,
     })
 }
 
@@ -81,16 +90,80 @@ fn secret_in(path: &Path) -> Result<Zeroizing<String>, Error> {
         .ok_or_else(|| UsageError::WrongBackupKey.into())
 }
 
+/// What seals a file; and the recovery key, if it was made for this one and is to be shown.
+fn sealing_key(passphrase: Option<&Path>) -> Result<(BackupKey, Option<Zeroizing<String>>), Error> {
+    Ok(match passphrase {
+        Some(path) => (BackupKey::Passphrase(secret_in(path)?), None),
+        None => {
+            let key = client::new_recovery_key()?;
+            (BackupKey::RecoveryKey(key.clone()), Some(key))
+        }
+    })
+}
+
+/// What opens a file.
+fn opening_key(
+    passphrase_file: Option<&Path>,
+    recovery_key_file: Option<&Path>,
+) -> Result<BackupKey, Error> {
+    match (passphrase_file, recovery_key_file) {
+        (Some(path), _) => Ok(BackupKey::Passphrase(secret_in(path)?)),
+        (None, Some(path)) => Ok(BackupKey::RecoveryKey(secret_in(path)?)),
+        (None, None) => Err(UsageError::WrongBackupKey.into()),
+    }
+}
+
+async fn history(client: &Client, command: HistoryCommand) -> Result<Output, Error> {
+    Ok(match command {
+        HistoryCommand::Export {
+            file,
+            days,
+            groups,
+            passphrase_file,
+        } => {
+            client.sync(0).await?;
+            let (key, recovery_key) = sealing_key(passphrase_file.as_deref())?;
+            let groups = groups.iter().map(GroupRef::from).collect();
+            let scope = HistoryScope { days, groups };
+            let written = client.export_history(&file, &key, scope).await?;
+            let shown = recovery_key.as_ref().map(|key| key.as_str());
+            let line = match shown {
+                Some(key) => format!("recovery key, shown only now: {key}"),
+                None => "the passphrase opens it".to_owned(),
+            };
+            Output::new(
+                json!({ "written": written, "recovery_key": shown }),
+                [format!("wrote {written} messages and reactions"), line],
+            )
+        }
+        HistoryCommand::Import {
+            file,
+            passphrase_file,
+            recovery_key_file,
+        } => {
+            client.sync(0).await?;
+            let key = opening_key(passphrase_file.as_deref(), recovery_key_file.as_deref())?;
+            let imported = client.import_history(&file, &key).await?;
+            let mut lines = vec![format!("{} messages and reactions are new", imported.added)];
+            if imported.of_unknown_groups > 0 {
+                let left = imported.of_unknown_groups;
+                lines.push(format!(
+                    "left out: {left} of groups that this device is not in yet"
+                ));
+            }
+            Output::new(
+                json!({
+                    "added": imported.added, "passed_over": imported.passed_over,
+                    "of_unknown_groups": imported.of_unknown_groups,
+                }),
+                lines,
+            )
+        }
+    })
+}
+
 async fn backup(client: &Client, file: &Path, passphrase: Option<&Path>) -> Result<Output, Error> {
-    let recovery_key = match passphrase {
-        Some(_) => None,
-        None => Some(client::new_recovery_key()?),
-    };
-    let key = match (passphrase, &recovery_key) {
-        (Some(path), _) => BackupKey::Passphrase(secret_in(path)?),
-        (None, Some(key)) => BackupKey::RecoveryKey(key.clone()),
-        (None, None) => return Err(UsageError::WrongBackupKey.into()),
-    };
+    let (key, recovery_key) = sealing_key(passphrase)?;
     let bytes = client.backup(&key).await?;
     std::fs::OpenOptions::new()
         .write(true)
@@ -118,11 +191,7 @@ pub(crate) async fn restore(
     recovery_key_file: Option<&Path>,
 ) -> Result<Output, Error> {
     let bytes = read(file)?;
-    let key = match (passphrase_file, recovery_key_file) {
-        (Some(path), _) => BackupKey::Passphrase(secret_in(path)?),
-        (None, Some(path)) => BackupKey::RecoveryKey(secret_in(path)?),
-        (None, None) => return Err(UsageError::WrongBackupKey.into()),
-    };
+    let key = opening_key(passphrase_file, recovery_key_file)?;
     let client = Client::restore(home, &bytes, &key, Options::default()).await?;
     let handle = client.handle()?.unwrap_or_default();
     Ok(Output::new(

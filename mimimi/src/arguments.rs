@@ -240,6 +240,45 @@ pub(crate) enum AccountCommand {
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
     },
+    /// Take what was said along to another device of this user
+    History {
+        #[command(subcommand)]
+        command: HistoryCommand,
+    },
+}
+
+/// What was said, for another device of this user.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HistoryCommand {
+    /// Write it into a file, sealed; without a passphrase a recovery key is shown
+    Export {
+        /// Must not exist yet
+        file: PathBuf,
+        /// Only what was said in the last so many days
+        #[arg(long)]
+        days: Option<u32>,
+        /// Only what was said in this group; may be repeated
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// File with a passphrase
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Read it in: each message comes to its place
+    Import {
+        /// The history
+        file: PathBuf,
+        /// File with its passphrase
+        #[arg(
+            long,
+            value_name = "FILE",
+            required_unless_present = "recovery_key_file"
+        )]
+        passphrase_file: Option<PathBuf>,
+        /// File with its recovery key
+        #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+        recovery_key_file: Option<PathBuf>,
+    },
 }
 
 /// The devices of one user.

@@ -854,13 +854,13 @@ public func FfiConverterTypeAttachment_lower(_ value: Attachment) -> UInt64 {
 
 
 /**
- * What opens a backup. It does not show what it holds.
+ * What opens a backup, or a history. It does not show what it holds.
  */
 public protocol BackupKeyProtocol: AnyObject, Sendable {
     
 }
 /**
- * What opens a backup. It does not show what it holds.
+ * What opens a backup, or a history. It does not show what it holds.
  */
 open class BackupKey: BackupKeyProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1053,10 +1053,29 @@ public protocol ClientProtocol: AnyObject, Sendable {
     func disagreement() async throws  -> Disagreement?
     
     /**
+     * Writes what was said into a file that must not exist, sealed, and says how many messages and
+     * reactions. Another device of this user reads it in. What waits, is gone, or was told by
+     * receipts is not in it. Whoever has sent a message cannot delete it there any more: keep the
+     * file as long as it is needed.
+     *
+     * Fails with `unknown-group` for a group of the scope, or locally.
+     */
+    func exportHistory(path: String, key: BackupKey, scope: HistoryScope) async throws  -> UInt64
+    
+    /**
      * Fills the wallet now: by whole batches until it is full, by one at least. This is for users
      * to decide: the issuer sees when they do, and that many tokens were spent before.
      */
     func fillWallet() async throws 
+    
+    /**
+     * Reads a history of this user in. Each message comes to its place in its group. What is known
+     * here stays as it is, and so does what is gone here. No event tells of what comes back.
+     *
+     * Fails with `not-a-history`, `history-of-another`, `wrong-backup-key` or `newer-backup`:
+     * nothing was read in then.
+     */
+    func importHistory(path: String, key: BackupKey) async throws  -> ImportedHistory
     
     /**
      * This user's handle, if there is one.
@@ -1877,6 +1896,30 @@ open func disagreement()async throws  -> Disagreement?  {
 }
     
     /**
+     * Writes what was said into a file that must not exist, sealed, and says how many messages and
+     * reactions. Another device of this user reads it in. What waits, is gone, or was told by
+     * receipts is not in it. Whoever has sent a message cannot delete it there any more: keep the
+     * file as long as it is needed.
+     *
+     * Fails with `unknown-group` for a group of the scope, or locally.
+     */
+open func exportHistory(path: String, key: BackupKey, scope: HistoryScope)async throws  -> UInt64  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_mimimi_bindings_fn_method_client_export_history(
+                        self.uniffiCloneHandle(),FfiConverterString.lower(path),FfiConverterTypeBackupKey_lower(key),FfiConverterTypeHistoryScope_lower(scope)
+                )
+            },
+            pollFunc: ffi_mimimi_bindings_rust_future_poll_u64,
+            completeFunc: ffi_mimimi_bindings_rust_future_complete_u64,
+            freeFunc: ffi_mimimi_bindings_rust_future_free_u64,
+            liftFunc: FfiConverterUInt64.lift,
+            errorHandler: FfiConverterTypeClientError_lift
+        )
+}
+    
+    /**
      * Fills the wallet now: by whole batches until it is full, by one at least. This is for users
      * to decide: the issuer sees when they do, and that many tokens were spent before.
      */
@@ -1892,6 +1935,29 @@ open func fillWallet()async throws   {
             completeFunc: ffi_mimimi_bindings_rust_future_complete_void,
             freeFunc: ffi_mimimi_bindings_rust_future_free_void,
             liftFunc: { $0 },
+            errorHandler: FfiConverterTypeClientError_lift
+        )
+}
+    
+    /**
+     * Reads a history of this user in. Each message comes to its place in its group. What is known
+     * here stays as it is, and so does what is gone here. No event tells of what comes back.
+     *
+     * Fails with `not-a-history`, `history-of-another`, `wrong-backup-key` or `newer-backup`:
+     * nothing was read in then.
+     */
+open func importHistory(path: String, key: BackupKey)async throws  -> ImportedHistory  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_mimimi_bindings_fn_method_client_import_history(
+                        self.uniffiCloneHandle(),FfiConverterString.lower(path),FfiConverterTypeBackupKey_lower(key)
+                )
+            },
+            pollFunc: ffi_mimimi_bindings_rust_future_poll_rust_buffer,
+            completeFunc: ffi_mimimi_bindings_rust_future_complete_rust_buffer,
+            freeFunc: ffi_mimimi_bindings_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterTypeImportedHistory_lift,
             errorHandler: FfiConverterTypeClientError_lift
         )
 }
@@ -4566,6 +4632,154 @@ public func FfiConverterTypeGroupSummary_lift(_ buf: RustBuffer) throws -> Group
 #endif
 public func FfiConverterTypeGroupSummary_lower(_ value: GroupSummary) -> RustBuffer {
     return FfiConverterTypeGroupSummary.lower(value)
+}
+
+
+/**
+ * What of a history is written.
+ */
+public struct HistoryScope: Equatable, Hashable {
+    /**
+     * Only what was said in the last so many days; all if there is none.
+     */
+    public var days: UInt32?
+    /**
+     * Only what was said in these groups; in all if there is none.
+     */
+    public var groups: [String]
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Only what was said in the last so many days; all if there is none.
+         */days: UInt32? = nil, 
+        /**
+         * Only what was said in these groups; in all if there is none.
+         */groups: [String] = []) {
+        self.days = days
+        self.groups = groups
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension HistoryScope: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeHistoryScope: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> HistoryScope {
+        return
+            try HistoryScope(
+                days: FfiConverterOptionUInt32.read(from: &buf), 
+                groups: FfiConverterSequenceString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: HistoryScope, into buf: inout [UInt8]) {
+        FfiConverterOptionUInt32.write(value.days, into: &buf)
+        FfiConverterSequenceString.write(value.groups, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeHistoryScope_lift(_ buf: RustBuffer) throws -> HistoryScope {
+    return try FfiConverterTypeHistoryScope.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeHistoryScope_lower(_ value: HistoryScope) -> RustBuffer {
+    return FfiConverterTypeHistoryScope.lower(value)
+}
+
+
+/**
+ * What has come of a history.
+ */
+public struct ImportedHistory: Equatable, Hashable {
+    /**
+     * Messages and reactions that were not here before.
+     */
+    public var added: UInt64
+    /**
+     * Those that were here, have expired, or are about what is gone here.
+     */
+    public var passedOver: UInt64
+    /**
+     * Those of groups that this client has never been in. They can be read in later.
+     */
+    public var ofUnknownGroups: UInt64
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Messages and reactions that were not here before.
+         */added: UInt64, 
+        /**
+         * Those that were here, have expired, or are about what is gone here.
+         */passedOver: UInt64, 
+        /**
+         * Those of groups that this client has never been in. They can be read in later.
+         */ofUnknownGroups: UInt64) {
+        self.added = added
+        self.passedOver = passedOver
+        self.ofUnknownGroups = ofUnknownGroups
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension ImportedHistory: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeImportedHistory: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ImportedHistory {
+        return
+            try ImportedHistory(
+                added: FfiConverterUInt64.read(from: &buf), 
+                passedOver: FfiConverterUInt64.read(from: &buf), 
+                ofUnknownGroups: FfiConverterUInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: ImportedHistory, into buf: inout [UInt8]) {
+        FfiConverterUInt64.write(value.added, into: &buf)
+        FfiConverterUInt64.write(value.passedOver, into: &buf)
+        FfiConverterUInt64.write(value.ofUnknownGroups, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeImportedHistory_lift(_ buf: RustBuffer) throws -> ImportedHistory {
+    return try FfiConverterTypeImportedHistory.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeImportedHistory_lower(_ value: ImportedHistory) -> RustBuffer {
+    return FfiConverterTypeImportedHistory.lower(value)
 }
 
 
@@ -10241,7 +10455,13 @@ private let initializationResult: InitializationResult = {
     if (uniffi_mimimi_bindings_checksum_method_client_disagreement() != 39573) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_mimimi_bindings_checksum_method_client_export_history() != 23590) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_mimimi_bindings_checksum_method_client_fill_wallet() != 42795) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_mimimi_bindings_checksum_method_client_import_history() != 43969) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_mimimi_bindings_checksum_method_client_own_handle() != 51523) {

@@ -335,9 +335,19 @@ uint64_t uniffi_mimimi_bindings_fn_method_client_delete_handle(uint64_t ptr
 uint64_t uniffi_mimimi_bindings_fn_method_client_disagreement(uint64_t ptr
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_EXPORT_HISTORY
+#define UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_EXPORT_HISTORY
+uint64_t uniffi_mimimi_bindings_fn_method_client_export_history(uint64_t ptr, RustBuffer path, uint64_t key, RustBuffer scope
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_FILL_WALLET
 #define UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_FILL_WALLET
 uint64_t uniffi_mimimi_bindings_fn_method_client_fill_wallet(uint64_t ptr
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_IMPORT_HISTORY
+#define UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_IMPORT_HISTORY
+uint64_t uniffi_mimimi_bindings_fn_method_client_import_history(uint64_t ptr, RustBuffer path, uint64_t key
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_FN_METHOD_CLIENT_OWN_HANDLE
@@ -1144,9 +1154,21 @@ uint16_t uniffi_mimimi_bindings_checksum_method_client_disagreement(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_CHECKSUM_METHOD_CLIENT_EXPORT_HISTORY
+#define UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_CHECKSUM_METHOD_CLIENT_EXPORT_HISTORY
+uint16_t uniffi_mimimi_bindings_checksum_method_client_export_history(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_CHECKSUM_METHOD_CLIENT_FILL_WALLET
 #define UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_CHECKSUM_METHOD_CLIENT_FILL_WALLET
 uint16_t uniffi_mimimi_bindings_checksum_method_client_fill_wallet(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_CHECKSUM_METHOD_CLIENT_IMPORT_HISTORY
+#define UNIFFI_FFIDEF_UNIFFI_MIMIMI_BINDINGS_CHECKSUM_METHOD_CLIENT_IMPORT_HISTORY
+uint16_t uniffi_mimimi_bindings_checksum_method_client_import_history(void
     
 );
 #endif

@@ -1,12 +1,14 @@
 //! The account: handle, KeyPackages, tokens, backups, its end.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::api::{Client, call};
+use crate::backup_key::BackupKey;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::UsageError;
-use crate::flows::backup::BackupKey;
+use crate::flows::history::{HistoryScope, ImportedHistory};
 
 impl Client {
     /// An encrypted backup of this client as it is now. Groups joined later are not in it.
@@ -16,6 +18,38 @@ impl Client {
     pub async fn backup(&self, key: &BackupKey) -> Result<Vec<u8>, Error> {
         let key = key.copy();
         call!(self, |engine| engine.backup(&key))
+    }
+
+    /// Writes what was said into a file that must not exist, sealed, and says how many messages and
+    /// reactions. Another device of this user reads it in ([`Client::import_history`]). What waits,
+    /// is gone, or was told by receipts is not in it. Whoever has sent a message cannot delete it
+    /// there any more: keep the file as long as it is needed.
+    ///
+    /// # Errors
+    /// [`UsageError::UnknownGroup`] for a group of the scope; [`Error::Local`].
+    pub async fn export_history(
+        &self,
+        path: &Path,
+        key: &BackupKey,
+        scope: HistoryScope,
+    ) -> Result<u64, Error> {
+        let (path, key) = (path.to_owned(), key.copy());
+        call!(self, |engine| engine.export_history(&path, &key, &scope))
+    }
+
+    /// Reads a history of this user in. Each message comes to its place in its group. What is known
+    /// here stays as it is, and so does what is gone here. No event tells of what comes back.
+    ///
+    /// # Errors
+    /// Of [`UsageError`]: `NotAHistory`, `HistoryOfAnother`, `WrongBackupKey`, `NewerBackup`;
+    /// nothing was read in then. [`Error::Local`].
+    pub async fn import_history(
+        &self,
+        path: &Path,
+        key: &BackupKey,
+    ) -> Result<ImportedHistory, Error> {
+        let (path, key) = (path.to_owned(), key.copy());
+        call!(self, |engine| engine.import_history(&path, &key).await)
     }
 
     /// Registers this user's handle, which is also the name that members see, and publishes

@@ -26,7 +26,7 @@ use crate::engine::Engine;
 #[cfg(doc)]
 use crate::error::UsageError;
 use crate::error::{Error, LocalError};
-use crate::flows::backup::BackupKey;
+use crate::backup_key::BackupKey;
 use crate::home::Held;
 use crate::ids::GroupRef;
 use crate::net::clock::{ServiceTime, SharedClock};

@@ -168,11 +168,17 @@ pub enum UsageError {
     #[error("that is no backup")]
     NotABackup,
     /// Made by a later release.
-    #[error("the backup is of a later release")]
+    #[error("that was made by a later release")]
     NewerBackup,
     /// The passphrase or recovery key does not open it.
-    #[error("the backup does not open with this passphrase or recovery key")]
+    #[error("that does not open with this passphrase or recovery key")]
     WrongBackupKey,
+    /// Not a history, or not all of one.
+    #[error("that is no history, or not all of one")]
+    NotAHistory,
+    /// The history of another user.
+    #[error("that is the history of another user")]
+    HistoryOfAnother,
     /// Not one of the ciphersuites that groups may have.
     #[error("{0:#06x} is not a ciphersuite of groups here")]
     UnknownCiphersuite(u16),
@@ -266,6 +272,8 @@ impl UsageError {
             Self::NotABackup => "not-a-backup",
             Self::NewerBackup => "newer-backup",
             Self::WrongBackupKey => "wrong-backup-key",
+            Self::NotAHistory => "not-a-history",
+            Self::HistoryOfAnother => "history-of-another",
             Self::GroupRefused(_) => "group-refused",
             Self::Leaving(_) => "leaving",
             Self::NotPermitted => "not-permitted",

@@ -12,10 +12,6 @@
 
 use std::path::Path;
 
-use argon2::{Algorithm, Argon2, Params, Version};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use crypto::kdf;
 use crypto::sealing::{self, Place};
 use crypto::secret::Secret;
 use protocol::Wire as _;
@@ -27,6 +23,7 @@ use rusqlite::Connection;
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize, VLBytes};
 use zeroize::Zeroizing;
 
+use crate::backup_key::{BackupKey, SALT};
 use crate::endpoints::Endpoints;
 use crate::engine::Engine;
 use crate::error::{Error, LocalError, UsageError};
@@ -44,67 +41,6 @@ use crate::sync_message::NewContact;
 
 const MAGIC: &[u8] = b"mimimi backup";
 const VERSION: u8 = 1;
-const SALT: usize = 16;
-const MEMORY_KIB: u32 = 64 * 1024;
-const PASSES: u32 = 3;
-
-/// What opens a backup.
-pub enum BackupKey {
-    /// Words that a person remembers; Argon2id makes guessing dear.
-    Passphrase(Zeroizing<String>),
-    /// 32 random bytes in base64url, as [`new_recovery_key`] makes them.
-    RecoveryKey(Zeroizing<String>),
-}
-
-impl std::fmt::Debug for BackupKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BackupKey(..)")
-    }
-}
-
-impl BackupKey {
-    /// For the thread that uses it.
-    pub(crate) fn copy(&self) -> Self {
-        match self {
-            Self::Passphrase(words) => Self::Passphrase(words.clone()),
-            Self::RecoveryKey(key) => Self::RecoveryKey(key.clone()),
-        }
-    }
-
-    fn kdf(&self) -> u8 {
-        match self {
-            Self::Passphrase(_) => 1,
-            Self::RecoveryKey(_) => 2,
-        }
-    }
-
-    fn derive(&self, salt: &[u8]) -> Result<Secret<32>, Error> {
-        match self {
-            Self::Passphrase(passphrase) => {
-                let mut key = Zeroizing::new([0; 32]);
-                let params = Params::new(MEMORY_KIB, PASSES, 1, Some(32))
-                    .map_err(|_| crypto::CryptoError::Backend)?;
-                Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                    .hash_password_into(passphrase.as_bytes(), salt, &mut *key)
-                    .map_err(|_| crypto::CryptoError::Backend)?;
-                Ok(Secret::new(*key))
-            }
-            Self::RecoveryKey(text) => {
-                let bytes = URL_SAFE_NO_PAD
-                    .decode(text.trim())
-                    .map(Zeroizing::new)
-                    .map_err(|_| UsageError::WrongBackupKey)?;
-                let key: Secret<32> = Secret::new(
-                    bytes
-                        .as_slice()
-                        .try_into()
-                        .map_err(|_| UsageError::WrongBackupKey)?,
-                );
-                Ok(Secret::new(kdf::derive(key.expose(), "backup", salt)))
-            }
-        }
-    }
-}
 
 /// Content of a backup.
 #[derive(Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -272,15 +208,6 @@ fn groups(db: &Connection) -> Result<Vec<BackedUpGroup>, Error> {
     Ok(groups)
 }
 
-/// A random key for a backup, to be written down.
-///
-/// # Errors
-/// [`Error::Local`] without randomness.
-pub fn new_recovery_key() -> Result<Zeroizing<String>, Error> {
-    let key = Zeroizing::new(crypto::random::<32>()?);
-    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(*key)))
-}
-
 impl Engine {
     /// An encrypted backup of this client as it is now. Groups joined later are not in it.
     ///
@@ -416,6 +343,8 @@ fn install(db: &Connection, backup: &Backup) -> Result<(), Error> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use proptest::prelude::*;
     use protocol::connections::ClientCredential;
 

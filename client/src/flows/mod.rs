@@ -16,6 +16,7 @@ pub(crate) mod feed;
 pub(crate) mod follow;
 pub(crate) mod greeting;
 pub(crate) mod handles;
+pub(crate) mod history;
 pub(crate) mod inbox;
 pub(crate) mod inspect;
 pub(crate) mod invite;

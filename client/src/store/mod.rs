@@ -16,6 +16,7 @@ pub(crate) mod feed;
 pub(crate) mod groups;
 pub(crate) mod heads;
 pub(crate) mod heard;
+pub(crate) mod history;
 pub(crate) mod home_marker;
 pub(crate) mod identities;
 pub(crate) mod kept_out;

@@ -24,3 +24,4 @@ mod sizes;
 mod slots;
 mod state;
 mod support;
+mod take_along;

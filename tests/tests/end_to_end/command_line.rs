@@ -176,6 +176,7 @@ impl Filling<'_> {
             // As the screen shows it: in four words.
             "NUMBER" => last("number").split(' ').map(str::to_owned).collect(),
             "FILE" => path(self.directory.join("alice.backup")),
+            "HISTORY" => path(self.directory.join("alice.history")),
             "KEYFILE" => {
                 let file = self.directory.join("recovery-key");
                 fs::write(&file, last("recovery_key")).unwrap();

@@ -28,7 +28,7 @@ class Attachment:
         ...
 
 class BackupKey:
-    """What opens a backup. It does not show what it holds."""
+    """What opens a backup, or a history. It does not show what it holds."""
     def __init__(self, made_by_calls: typing.Never, /) -> None: ...
     @classmethod
     def passphrase(cls, words: str) -> BackupKey:
@@ -252,6 +252,14 @@ class Client:
 
         Fails with `unknown-group`."""
         ...
+    async def export_history(self, path: str, key: BackupKey, scope: HistoryScope) -> int:
+        """Writes what was said into a file that must not exist, sealed, and says how many messages and
+        reactions. Another device of this user reads it in. What waits, is gone, or was told by
+        receipts is not in it. Whoever has sent a message cannot delete it there any more: keep the
+        file as long as it is needed.
+
+        Fails with `unknown-group` for a group of the scope, or locally."""
+        ...
     async def fill_wallet(self) -> None:
         """Fills the wallet now: by whole batches until it is full, by one at least. This is for users
         to decide: the issuer sees when they do, and that many tokens were spent before."""
@@ -270,6 +278,13 @@ class Client:
         ...
     def groups(self) -> typing.List[GroupSummary]:
         """Groups by name, without those of connections."""
+        ...
+    async def import_history(self, path: str, key: BackupKey) -> ImportedHistory:
+        """Reads a history of this user in. Each message comes to its place in its group. What is known
+        here stays as it is, and so does what is gone here. No event tells of what comes back.
+
+        Fails with `not-a-history`, `history-of-another`, `wrong-backup-key` or `newer-backup`:
+        nothing was read in then."""
         ...
     def incoming_requests(self) -> typing.List[IncomingRequest]:
         """Requests that wait for an answer."""
@@ -1208,6 +1223,24 @@ class GroupSummary:
     profile: GroupProfile
     """What its members agree on; nothing before one of them has set it."""
     def __init__(self, *, id: GroupId, name: str, members: int, epoch: int, ciphersuite: int, post_quantum: bool, active: bool, stopped: typing.Optional[StopReason], profile: GroupProfile) -> None: ...
+
+class HistoryScope:
+    """What of a history is written."""
+    days: typing.Optional[int]
+    """Only what was said in the last so many days; all if there is none."""
+    groups: typing.List[str]
+    """Only what was said in these groups; in all if there is none."""
+    def __init__(self, *, days: typing.Optional[int]=..., groups: typing.List[str]=...) -> None: ...
+
+class ImportedHistory:
+    """What has come of a history."""
+    added: int
+    """Messages and reactions that were not here before."""
+    passed_over: int
+    """Those that were here, have expired, or are about what is gone here."""
+    of_unknown_groups: int
+    """Those of groups that this client has never been in. They can be read in later."""
+    def __init__(self, *, added: int, passed_over: int, of_unknown_groups: int) -> None: ...
 
 class IncomingRequest:
     """Somebody who asks for a connection."""

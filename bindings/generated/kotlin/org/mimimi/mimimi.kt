@@ -742,7 +742,11 @@ internal object IntegrityCheckingUniffiLib {
     ): Int
     external fun uniffi_mimimi_bindings_checksum_method_client_disagreement(
     ): Int
+    external fun uniffi_mimimi_bindings_checksum_method_client_export_history(
+    ): Int
     external fun uniffi_mimimi_bindings_checksum_method_client_fill_wallet(
+    ): Int
+    external fun uniffi_mimimi_bindings_checksum_method_client_import_history(
     ): Int
     external fun uniffi_mimimi_bindings_checksum_method_client_own_handle(
     ): Int
@@ -964,7 +968,11 @@ internal object UniffiLib {
     ): Long
     external fun uniffi_mimimi_bindings_fn_method_client_disagreement(`ptr`: Long,
     ): Long
+    external fun uniffi_mimimi_bindings_fn_method_client_export_history(`ptr`: Long,`path`: RustBuffer.ByValue,`key`: Long,`scope`: RustBuffer.ByValue,
+    ): Long
     external fun uniffi_mimimi_bindings_fn_method_client_fill_wallet(`ptr`: Long,
+    ): Long
+    external fun uniffi_mimimi_bindings_fn_method_client_import_history(`ptr`: Long,`path`: RustBuffer.ByValue,`key`: Long,
     ): Long
     external fun uniffi_mimimi_bindings_fn_method_client_own_handle(`ptr`: Long,uniffi_out_err: UniffiRustCallStatus, 
     ): RustBuffer.ByValue
@@ -1307,7 +1315,13 @@ private fun uniffiCheckApiChecksums(lib: IntegrityCheckingUniffiLib) {
     if ((lib.uniffi_mimimi_bindings_checksum_method_client_disagreement() and 0xFFFF) != 39573) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
+    if ((lib.uniffi_mimimi_bindings_checksum_method_client_export_history() and 0xFFFF) != 23590) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
     if ((lib.uniffi_mimimi_bindings_checksum_method_client_fill_wallet() and 0xFFFF) != 42795) {
+        throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
+    }
+    if ((lib.uniffi_mimimi_bindings_checksum_method_client_import_history() and 0xFFFF) != 43969) {
         throw RuntimeException("UniFFI API checksum mismatch: try cleaning and rebuilding your project")
     }
     if ((lib.uniffi_mimimi_bindings_checksum_method_client_own_handle() and 0xFFFF) != 51523) {
@@ -2481,7 +2495,7 @@ public object FfiConverterTypeAttachment: FfiConverter<Attachment, Long> {
 
 
 /**
- * What opens a backup. It does not show what it holds.
+ * What opens a backup, or a history. It does not show what it holds.
  */
 public interface BackupKeyInterface {
     
@@ -2489,7 +2503,7 @@ public interface BackupKeyInterface {
 }
 
 /**
- * What opens a backup. It does not show what it holds.
+ * What opens a backup, or a history. It does not show what it holds.
  */
 open class BackupKey: Disposable, AutoCloseable, BackupKeyInterface
 {
@@ -2818,10 +2832,29 @@ public interface ClientInterface {
     suspend fun `disagreement`(): Disagreement?
     
     /**
+     * Writes what was said into a file that must not exist, sealed, and says how many messages and
+     * reactions. Another device of this user reads it in. What waits, is gone, or was told by
+     * receipts is not in it. Whoever has sent a message cannot delete it there any more: keep the
+     * file as long as it is needed.
+     *
+     * Fails with `unknown-group` for a group of the scope, or locally.
+     */
+    suspend fun `exportHistory`(`path`: kotlin.String, `key`: BackupKey, `scope`: HistoryScope): kotlin.ULong
+    
+    /**
      * Fills the wallet now: by whole batches until it is full, by one at least. This is for users
      * to decide: the issuer sees when they do, and that many tokens were spent before.
      */
     suspend fun `fillWallet`()
+    
+    /**
+     * Reads a history of this user in. Each message comes to its place in its group. What is known
+     * here stays as it is, and so does what is gone here. No event tells of what comes back.
+     *
+     * Fails with `not-a-history`, `history-of-another`, `wrong-backup-key` or `newer-backup`:
+     * nothing was read in then.
+     */
+    suspend fun `importHistory`(`path`: kotlin.String, `key`: BackupKey): ImportedHistory
     
     /**
      * This user's handle, if there is one.
@@ -3664,6 +3697,38 @@ open class Client: Disposable, AutoCloseable, ClientInterface
 
     
     /**
+     * Writes what was said into a file that must not exist, sealed, and says how many messages and
+     * reactions. Another device of this user reads it in. What waits, is gone, or was told by
+     * receipts is not in it. Whoever has sent a message cannot delete it there any more: keep the
+     * file as long as it is needed.
+     *
+     * Fails with `unknown-group` for a group of the scope, or locally.
+     */
+    @Throws(ClientException::class)
+    @Suppress("ASSIGNED_BUT_NEVER_ACCESSED_VARIABLE")
+    override suspend fun `exportHistory`(`path`: kotlin.String, `key`: BackupKey, `scope`: HistoryScope) : kotlin.ULong {
+        return uniffiRustCallAsync(
+        callWithHandle { uniffiHandle ->
+            UniffiLib.uniffi_mimimi_bindings_fn_method_client_export_history(
+                uniffiHandle,
+                
+        FfiConverterString.lower(`path`),
+        FfiConverterTypeBackupKey.lower(`key`),
+        FfiConverterTypeHistoryScope.lower(`scope`),
+            )
+        },
+        { future, callback, continuation -> UniffiLib.ffi_mimimi_bindings_rust_future_poll_u64(future, callback, continuation) },
+        { future, continuation -> UniffiLib.ffi_mimimi_bindings_rust_future_complete_u64(future, continuation) },
+        { future -> UniffiLib.ffi_mimimi_bindings_rust_future_free_u64(future) },
+        // lift function
+        { FfiConverterULong.lift(it) },
+        // Error FFI converter
+        ClientException.ErrorHandler,
+    )
+    }
+
+    
+    /**
      * Fills the wallet now: by whole batches until it is full, by one at least. This is for users
      * to decide: the issuer sees when they do, and that many tokens were spent before.
      */
@@ -3683,6 +3748,36 @@ open class Client: Disposable, AutoCloseable, ClientInterface
         // lift function
         { },
         
+        // Error FFI converter
+        ClientException.ErrorHandler,
+    )
+    }
+
+    
+    /**
+     * Reads a history of this user in. Each message comes to its place in its group. What is known
+     * here stays as it is, and so does what is gone here. No event tells of what comes back.
+     *
+     * Fails with `not-a-history`, `history-of-another`, `wrong-backup-key` or `newer-backup`:
+     * nothing was read in then.
+     */
+    @Throws(ClientException::class)
+    @Suppress("ASSIGNED_BUT_NEVER_ACCESSED_VARIABLE")
+    override suspend fun `importHistory`(`path`: kotlin.String, `key`: BackupKey) : ImportedHistory {
+        return uniffiRustCallAsync(
+        callWithHandle { uniffiHandle ->
+            UniffiLib.uniffi_mimimi_bindings_fn_method_client_import_history(
+                uniffiHandle,
+                
+        FfiConverterString.lower(`path`),
+        FfiConverterTypeBackupKey.lower(`key`),
+            )
+        },
+        { future, callback, continuation -> UniffiLib.ffi_mimimi_bindings_rust_future_poll_rust_buffer(future, callback, continuation) },
+        { future, continuation -> UniffiLib.ffi_mimimi_bindings_rust_future_complete_rust_buffer(future, continuation) },
+        { future -> UniffiLib.ffi_mimimi_bindings_rust_future_free_rust_buffer(future) },
+        // lift function
+        { FfiConverterTypeImportedHistory.lift(it) },
         // Error FFI converter
         ClientException.ErrorHandler,
     )
@@ -7095,6 +7190,108 @@ public object FfiConverterTypeGroupSummary: FfiConverterRustBuffer<GroupSummary>
             FfiConverterBoolean.write(value.`active`, buf)
             FfiConverterOptionalTypeStopReason.write(value.`stopped`, buf)
             FfiConverterTypeGroupProfile.write(value.`profile`, buf)
+    }
+}
+
+
+
+/**
+ * What of a history is written.
+ */
+data class HistoryScope (
+    /**
+     * Only what was said in the last so many days; all if there is none.
+     */
+    var `days`: kotlin.UInt? = null 
+    , 
+    /**
+     * Only what was said in these groups; in all if there is none.
+     */
+    var `groups`: List<kotlin.String> = listOf() 
+    
+){
+    
+
+    
+
+    
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeHistoryScope: FfiConverterRustBuffer<HistoryScope> {
+    override fun read(buf: ByteBuffer): HistoryScope {
+        return HistoryScope(
+            FfiConverterOptionalUInt.read(buf),
+            FfiConverterSequenceString.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: HistoryScope) = (
+            FfiConverterOptionalUInt.allocationSize(value.`days`) +
+            FfiConverterSequenceString.allocationSize(value.`groups`)
+    )
+
+    override fun write(value: HistoryScope, buf: ByteBuffer) {
+            FfiConverterOptionalUInt.write(value.`days`, buf)
+            FfiConverterSequenceString.write(value.`groups`, buf)
+    }
+}
+
+
+
+/**
+ * What has come of a history.
+ */
+data class ImportedHistory (
+    /**
+     * Messages and reactions that were not here before.
+     */
+    var `added`: kotlin.ULong
+    , 
+    /**
+     * Those that were here, have expired, or are about what is gone here.
+     */
+    var `passedOver`: kotlin.ULong
+    , 
+    /**
+     * Those of groups that this client has never been in. They can be read in later.
+     */
+    var `ofUnknownGroups`: kotlin.ULong
+    
+){
+    
+
+    
+
+    
+    companion object
+}
+
+/**
+ * @suppress
+ */
+public object FfiConverterTypeImportedHistory: FfiConverterRustBuffer<ImportedHistory> {
+    override fun read(buf: ByteBuffer): ImportedHistory {
+        return ImportedHistory(
+            FfiConverterULong.read(buf),
+            FfiConverterULong.read(buf),
+            FfiConverterULong.read(buf),
+        )
+    }
+
+    override fun allocationSize(value: ImportedHistory) = (
+            FfiConverterULong.allocationSize(value.`added`) +
+            FfiConverterULong.allocationSize(value.`passedOver`) +
+            FfiConverterULong.allocationSize(value.`ofUnknownGroups`)
+    )
+
+    override fun write(value: ImportedHistory, buf: ByteBuffer) {
+            FfiConverterULong.write(value.`added`, buf)
+            FfiConverterULong.write(value.`passedOver`, buf)
+            FfiConverterULong.write(value.`ofUnknownGroups`, buf)
     }
 }
 
