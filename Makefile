@@ -36,7 +36,7 @@ ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python kotlin bindings have-python interop bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python kotlin bindings have-python web-sdk test-web-sdk interop bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
@@ -50,6 +50,8 @@ help:
 	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
 	@echo 'make python  the SDK for Python: the wheel, and its tests against services on this machine'
 	@echo 'make kotlin  the same, and programs in Kotlin on a JVM (Java, and the compiler from PyPI)'
+	@echo 'make web-sdk  the SDK for browsers, as WebAssembly (Debian as root; or rustup and clang)'
+	@echo 'make test-web-sdk  two pages in Chromium talk through services on this machine'
 	@echo 'make bindings  writes those for Kotlin and Swift (bindings/generated)'
 	@echo 'make lint    formatting, clippy, dependency rules, licences, claims'
 	@echo 'make fuzz    decoders and parsers against random input: ten minutes each, guided by coverage'
@@ -102,12 +104,17 @@ endif
 # The client in interop/ against the programs that tests run. Node.js comes from PyPI and its
 # packages from npm, both pinned by hash; npm runs no script of theirs.
 interop: programs
-	@node=$$(sh scripts/node.sh) && export PATH="$$node/bin:$$PATH" && cd interop && \
-	    export NODE_EXTRA_CA_CERTS="$${NODE_EXTRA_CA_CERTS:-$$node/../../../authorities.crt}" && \
-	    npm="node $$node/lib/node_modules/npm/bin/npm-cli.js" && \
-	    $$npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && \
-	    $$npm run --silent check && \
-	    INTEROP_BIN="$(CARGO_TARGET_DIR)/tested" $$npm run --silent test
+	@sh scripts/npm.sh interop ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@sh scripts/npm.sh interop run --silent check
+	@INTEROP_BIN="$(CARGO_TARGET_DIR)/tested" sh scripts/npm.sh interop run --silent test
+
+web-sdk:
+	sh scripts/wasm.sh
+
+# Chromium is Debian's. The programs are those that tests run.
+test-web-sdk: web-sdk programs
+	@chromium=$$(sh scripts/chromium.sh) && \
+	    CHROMIUM="$$chromium" WEB_SDK_BIN="$(CARGO_TARGET_DIR)/tested" sh scripts/npm.sh web-sdk test
 
 # The wheel as it is for others, in cargo's profile PROFILE; the services that its tests run in TESTED.
 python kotlin bindings: export PROFILE ?= library

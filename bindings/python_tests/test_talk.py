@@ -418,3 +418,19 @@ async def test_a_home_is_opened_again_with_all_that_was_said(stack: Stack) -> No
     assert [one.text for one in again.messages("notes")] == ["milk"]
     assert (await again.verify_group("notes")).members == 1
     await again.stop()
+
+
+async def test_a_history_is_written_and_read_in_under_its_key_only(
+    pair: Pair, tmp_path: Path
+) -> None:
+    await pair.ann.send_message(pair.group, Draft.TEXT("Saturday?"))
+    key = mimimi.BackupKey.recovery_key(mimimi.new_recovery_key())
+    file = str(tmp_path / "history")
+    scope = mimimi.HistoryScope(groups=[pair.group])
+    assert await pair.ann.export_history(file, key, scope) == 1
+    imported = await pair.ann.import_history(file, key)
+    assert (imported.added, imported.passed_over, imported.of_unknown_groups) == (0, 1, 0)
+    other = mimimi.BackupKey.recovery_key(mimimi.new_recovery_key())
+    with pytest.raises(mimimi.UsageError) as wrong:
+        await pair.ann.import_history(file, other)
+    assert wrong.value.code == "wrong-backup-key"

@@ -12,12 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 use crate::engine::Engine;
 use crate::error::{Error, LocalError};
 use crate::flows::news::News;
+use crate::runtime::{Aside, JoinHandle, sleep, spawn};
 
 /// Something that is done with the engine.
 pub(crate) type Job =
@@ -74,7 +73,7 @@ pub(crate) struct Driver {
     /// Changes whenever something was done.
     pub(crate) changes: watch::Receiver<u64>,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    aside: Option<Aside>,
 }
 
 /// The longest that a client waits between two tries when nobody answers.
@@ -86,7 +85,7 @@ impl Driver {
         make: impl FnOnce() -> F + Send + 'static,
     ) -> Result<(Self, T), Error>
     where
-        F: Future<Output = Result<(Engine, T), Error>>,
+        F: Future<Output = Result<(Engine, T), Error>> + 'static,
         T: Send + 'static,
     {
         let (orders, taken) = mpsc::unbounded_channel();
@@ -96,44 +95,32 @@ impl Driver {
         let interest = Arc::new(Interest::default());
         let run = {
             let interest = Arc::clone(&interest);
-            move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                let runtime = match runtime {
-                    Ok(runtime) => runtime,
-                    Err(error) => return drop(made.send(Err(LocalError::Thread(error).into()))),
-                };
-                runtime.block_on(async move {
-                    let work = async move {
-                        match make().await {
-                            Ok((engine, beside)) => {
-                                if made.send(Ok(beside)).is_ok() {
-                                    work(engine, taken, &interest, &change).await;
-                                }
+            async move || {
+                let work = async move {
+                    match make().await {
+                        Ok((engine, beside)) => {
+                            if made.send(Ok(beside)).is_ok() {
+                                work(engine, taken, &interest, &change).await;
                             }
-                            Err(error) => drop(made.send(Err(error))),
                         }
-                    };
-                    // What is under way is dropped where it stands, as by the end of the process.
-                    tokio::select! {
-                        biased;
-                        _ = stopped => {}
-                        () = work => {}
+                        Err(error) => drop(made.send(Err(error))),
                     }
-                });
+                };
+                // What is under way is dropped where it stands, as by the end of the process.
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = work => {}
+                }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("client".to_owned())
-            .spawn(run)
-            .map_err(LocalError::Thread)?;
+        let aside = Aside::run(run)?;
         let driver = Self {
             orders,
             interest,
             changes,
             stop: Some(stop),
-            thread: Some(thread),
+            aside: Some(aside),
         };
         let beside = is_made.await.map_err(|_| LocalError::Stopped)??;
         Ok((driver, beside))
@@ -141,15 +128,10 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// The database is closed when this returns.
+    /// The database is closed when this returns; in a browser, soon after.
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // It has nothing to say that a handle has not been told.
-            let _ = thread.join();
-        }
+        drop(self.aside.take());
     }
 }
 
@@ -196,7 +178,7 @@ struct Waiting(JoinHandle<Result<News, Error>>);
 
 impl Waiting {
     fn pause(time: Duration) -> Self {
-        Self(tokio::spawn(async move {
+        Self(spawn(async move {
             sleep(time).await;
             Ok(News::Look(None))
         }))
@@ -245,7 +227,7 @@ async fn work(
             let pause = of_news.after(&begun);
             tell("reading", &begun);
             waiting = Some(match begun {
-                Ok(watch) => Waiting(tokio::spawn(watch.news())),
+                Ok(watch) => Waiting(spawn(watch.news())),
                 Err(_) => Waiting::pause(pause),
             });
         }
@@ -302,7 +284,7 @@ async fn work(
                 tell("reading", &followed);
                 let pause = of_news.after(&followed);
                 waiting = match followed {
-                    Ok(watch) => watch.map(|watch| Waiting(tokio::spawn(watch.news()))),
+                    Ok(watch) => watch.map(|watch| Waiting(spawn(watch.news()))),
                     Err(_) => Some(Waiting::pause(pause)),
                 };
             }

@@ -1,10 +1,14 @@
 //! The addresses of the services, and whose certificates are taken there.
 
+#[cfg(not(target_arch = "wasm32"))]
 use rustls::pki_types::CertificateDer;
+#[cfg(not(target_arch = "wasm32"))]
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, LocalError, UsageError};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::error::LocalError;
+use crate::error::{Error, UsageError};
 
 /// The addresses of the services, as `stack.json` has them. Members that are not listed are
 /// ignored.
@@ -164,6 +168,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// [`LocalError::Authorities`]: there is none, or something else.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn trust(&mut self, pem: &[u8], origin: &str) -> Result<(), Error> {
         let unusable = || LocalError::Authorities(origin.to_owned());
         let text = String::from_utf8(pem.to_vec()).map_err(|_| unusable())?;
@@ -195,9 +200,11 @@ pub(crate) fn authority(url: &str) -> String {
 }
 
 /// There is no certificate, or something else.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) struct NoCertificates;
 
 /// All certificates of a PEM file, of which there is one at least.
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NoCertificates> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()

@@ -87,7 +87,7 @@ impl Home {
             match self.try_hold() {
                 Ok(held) => return Ok(held),
                 Err(TryLockError::WouldBlock) if waited < self.patience => {
-                    tokio::time::sleep(POLL).await;
+                    crate::runtime::sleep(POLL).await;
                     waited = waited.saturating_add(POLL);
                 }
                 Err(TryLockError::WouldBlock) => return Err(LocalError::Busy.into()),

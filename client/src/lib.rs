@@ -153,6 +153,7 @@ mod filling;
 mod flows;
 mod group_profile;
 mod history_file;
+#[cfg_attr(target_arch = "wasm32", path = "home_in_browser.rs")]
 mod home;
 mod ids;
 pub mod in_process;
@@ -167,6 +168,7 @@ mod outcomes;
 mod purse;
 mod push_address;
 mod remote_file;
+mod runtime;
 #[cfg(feature = "test-support")]
 pub mod slots;
 #[cfg(not(feature = "test-support"))]
@@ -180,6 +182,7 @@ mod views;
 
 pub use api::{Client, Events};
 pub use attachment::{Attachment, MAX_THUMBNAIL, Thumbnail};
+pub use backup_key::{BackupKey, new_recovery_key};
 pub use crypto::CryptoError;
 pub use endpoints::{Endpoints, Operators, PushEndpoint};
 pub use envelope::sign;
@@ -188,7 +191,6 @@ pub use error::{
     LocalError, NoAnswer, PeerError, PushRefusal, Refusal, UsageError,
 };
 pub use flows::attachments::TransferProgress;
-pub use backup_key::{BackupKey, new_recovery_key};
 pub use flows::devices::LinkCode;
 pub use flows::history::{HistoryScope, ImportedHistory};
 pub use flows::view::{GroupAccess, GroupSummary, Member};

@@ -198,23 +198,65 @@ pub fn verify(
     content: &[u8],
     signature: &[u8],
 ) -> Result<(), CryptoError> {
+    let signed = sign_content(label, content);
+    #[cfg(not(target_arch = "wasm32"))]
+    let is_valid = verify_by_aws_lc(public_key, &signed, signature);
+    #[cfg(target_arch = "wasm32")]
+    let is_valid = verify_portably(public_key, &signed, signature);
+    is_valid.ok_or(CryptoError::InvalidSignature)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn verify_by_aws_lc(public_key: &[u8], signed: &[u8], signature: &[u8]) -> Option<()> {
     use aws_lc_rs::signature::{
         ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm,
     };
     let algorithm: &dyn VerificationAlgorithm = match public_key.len() {
         PUBLIC_KEY_LEN => &ED25519,
         P256_PUBLIC_KEY_LEN => &ECDSA_P256_SHA256_ASN1,
-        _ => return Err(CryptoError::InvalidSignature),
+        _ => return None,
     };
-    UnparsedPublicKey::new(algorithm, public_key)
-        .verify(&sign_content(label, content), signature)
-        .map_err(|_| CryptoError::InvalidSignature)
+    let public_key = UnparsedPublicKey::new(algorithm, public_key);
+    public_key.verify(signed, signature).ok()
+}
+
+/// The same where AWS-LC does not compile to.
+#[cfg(any(test, target_arch = "wasm32"))]
+fn verify_portably(public_key: &[u8], signed: &[u8], signature: &[u8]) -> Option<()> {
+    match public_key.len() {
+        PUBLIC_KEY_LEN => {
+            use ed25519_dalek::Verifier as _;
+            let key = ed25519_dalek::VerifyingKey::from_bytes(public_key.try_into().ok()?).ok()?;
+            let signature = ed25519_dalek::Signature::from_slice(signature).ok()?;
+            key.verify(signed, &signature).ok()
+        }
+        P256_PUBLIC_KEY_LEN => {
+            use p256::ecdsa::signature::Verifier as _;
+            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(public_key).ok()?;
+            let signature = p256::ecdsa::Signature::from_der(signature).ok()?;
+            key.verify(signed, &signature).ok()
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// As the library does it here, and as it does in a browser: both say the same.
+    fn verify(
+        key: &[u8],
+        label: &str,
+        content: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
+        let here = super::verify(key, label, content, signature);
+        let there = verify_portably(key, &sign_content(label, content), signature);
+        assert_eq!(here.is_ok(), there.is_some());
+        here
+    }
 
     #[test]
     fn a_signature_verifies_under_its_label_and_content_only() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
+use service::cors::AllowedOrigins;
 use service::http::Limits;
 use service::outward::HttpVersion;
 use service::tls::{ClientTlsSettings, TlsSettings};
@@ -57,6 +58,8 @@ pub struct Config {
     pub http2_connections: usize,
     #[serde(default = "default_max_requests")]
     pub max_requests: usize,
+    #[serde(default)]
+    pub allowed_origins: AllowedOrigins,
     pub service: ServiceSettings,
     #[serde(default)]
     pub limits: Limits,

@@ -189,6 +189,7 @@ impl Relay {
             }
             relay.router = relay.router.merge(routes.with_state(route));
         }
+        relay.router = service::cors::allow(relay.router, &config.allowed_origins);
         Ok(relay)
     }
 }

@@ -5,29 +5,16 @@
 //! X-Wing the expanded ML-KEM key. The generic libraries do that again for every request, and it is
 //! most of their cost (docs/performance.md).
 
-pub(crate) mod x_wing;
-
-use aws_lc_rs::agreement::{self, Algorithm, ECDH_P256, UnparsedPublicKey, X25519};
-use aws_lc_rs::hkdf;
 use shake::Shake256;
 use shake::digest::{ExtendableOutput, Update, XofReader};
 use zeroize::Zeroizing;
 
+use crate::engine::{CurveKey, Prk, XWingKey};
 use crate::error::KeyError;
-use crate::suite::Kem;
+use crate::suite::{Kem, SharedSecret};
 
 /// RFC 9180 §4.
 const VERSION: &[u8] = b"HPKE-v1";
-
-pub(crate) fn curve(kem: Kem) -> &'static Algorithm {
-    match kem {
-        Kem::XWing | Kem::X25519 => &X25519,
-        Kem::P256 => &ECDH_P256,
-    }
-}
-
-/// Nsecret of each.
-pub(crate) type SharedSecret = Zeroizing<[u8; 32]>;
 
 pub(crate) struct PrivateKey {
     kem: Kem,
@@ -35,11 +22,8 @@ pub(crate) struct PrivateKey {
 }
 
 enum Parts {
-    Curve {
-        private: agreement::PrivateKey,
-        public: Vec<u8>,
-    },
-    XWing(x_wing::PrivateKey),
+    Curve { private: CurveKey, public: Vec<u8> },
+    XWing(XWingKey),
 }
 
 impl PrivateKey {
@@ -67,9 +51,9 @@ impl PrivateKey {
                 for part in [ikm, VERSION, &suite_id(kem), &[0, 13], label, &[0, 32]] {
                     xof.update(part);
                 }
-                let mut seed = Zeroizing::new([0; x_wing::SEED]);
+                let mut seed = Zeroizing::new([0; 32]);
                 xof.finalize_xof().read(&mut *seed);
-                let key = x_wing::PrivateKey::expand(&seed).ok_or(KeyError::Backend)?;
+                let key = XWingKey::expand(&seed).ok_or(KeyError::Backend)?;
                 let key = Parts::XWing(key);
                 Ok(Self { kem, key })
             }
@@ -77,12 +61,8 @@ impl PrivateKey {
     }
 
     pub(crate) fn of_curve(kem: Kem, private: &[u8; 32]) -> Result<Self, KeyError> {
-        let private = agreement::PrivateKey::from_private_key(curve(kem), private)
-            .map_err(|_| KeyError::Backend)?;
-        let public = private
-            .compute_public_key()
-            .map_err(|_| KeyError::Backend)?;
-        let public = public.as_ref().to_vec();
+        let private = CurveKey::new(kem, private).ok_or(KeyError::Backend)?;
+        let public = private.public().ok_or(KeyError::Backend)?;
         let key = Parts::Curve { private, public };
         Ok(Self { kem, key })
     }
@@ -104,7 +84,7 @@ impl PrivateKey {
         match &self.key {
             Parts::Curve { private, public } => {
                 // RFC 9180 §4.1.
-                let dh = diffie_hellman(private, enc)?;
+                let dh = private.agree(enc)?;
                 let prk = labeled_extract(self.kem, "eae_prk", &*dh);
                 labeled_expand(self.kem, &prk, "shared_secret", &[enc, public])
             }
@@ -113,37 +93,23 @@ impl PrivateKey {
     }
 }
 
-/// Fails for what is no point of the curve or has a small order, as RFC 9180 §7.1.4 demands.
-pub(crate) fn diffie_hellman(
-    private: &agreement::PrivateKey,
-    public: &[u8],
-) -> Option<SharedSecret> {
-    let public = UnparsedPublicKey::new(private.algorithm(), public);
-    agreement::agree(private, public, (), |shared| {
-        shared.try_into().map(Zeroizing::new).map_err(|_| ())
-    })
-    .ok()
-}
-
 fn suite_id(kem: Kem) -> [u8; 5] {
     let [high, low] = kem.id().to_be_bytes();
     [b'K', b'E', b'M', high, low]
 }
 
 /// RFC 9180 §4, with an empty salt.
-fn labeled_extract(kem: Kem, label: &str, ikm: &[u8]) -> hkdf::Prk {
+fn labeled_extract(kem: Kem, label: &str, ikm: &[u8]) -> Prk {
     let labeled = Zeroizing::new([VERSION, &suite_id(kem), label.as_bytes(), ikm].concat());
-    hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&labeled)
+    Prk::extract(&[], &labeled)
 }
 
-fn labeled_expand(kem: Kem, prk: &hkdf::Prk, label: &str, info: &[&[u8]]) -> Option<SharedSecret> {
+fn labeled_expand(kem: Kem, prk: &Prk, label: &str, info: &[&[u8]]) -> Option<SharedSecret> {
     let length = [0, 32];
     let suite = suite_id(kem);
     let mut labeled = vec![&length[..], VERSION, &suite, label.as_bytes()];
     labeled.extend_from_slice(info);
     let mut secret = Zeroizing::new([0; 32]);
-    prk.expand(&labeled, hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(&mut *secret))
-        .ok()?;
+    prk.expand(&labeled, &mut *secret)?;
     Some(secret)
 }

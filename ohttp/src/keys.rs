@@ -3,9 +3,9 @@
 use hpke_rs::HpkePublicKey;
 
 use crate::configs;
+use crate::engine::{HpkeContext, hpke};
 use crate::error::KeyError;
 use crate::kem::PrivateKey;
-use crate::provider::{HpkeContext, hpke};
 use crate::suite::{Header, Kem};
 
 /// The fewest bytes of a seed.
@@ -106,7 +106,7 @@ impl Key {
     /// `SetupBaseR(enc, skR, info)` (RFC 9180 §5.1.1), for a header with this key's id and KEM.
     pub(crate) fn receive(&self, header: Header, enc: &[u8], info: &[u8]) -> Option<HpkeContext> {
         let secret = self.private.decapsulate(enc)?;
-        hpke(header.kem, header.aead)
+        hpke(header.kem, header.aead)?
             .key_schedule(&*secret, info, &[], &[])
             .ok()
     }

@@ -6,8 +6,8 @@ use hpke_rs_crypto::HpkeCrypto;
 use zeroize::Zeroizing;
 
 use crate::chunked::{RequestDecoder, RequestEncoder, ResponseDecoder, ResponseEncoder};
+use crate::engine::{AwsLc, hpke};
 use crate::kem::PrivateKey;
-use crate::provider::{AwsLc, hpke};
 use crate::response_key;
 use crate::session::{Kind, ResponseSecret, Session};
 use crate::suite::Header;
@@ -66,6 +66,7 @@ fn shared_secret() -> Vec<u8> {
 fn a_client_makes_the_request_of_the_example() {
     assert_eq!(Kind::Chunked.info(HEADER), hex(INFO));
     let context = hpke(HEADER.kem, HEADER.aead)
+        .unwrap()
         .key_schedule(&shared_secret(), &hex(INFO), &[], &[])
         .unwrap();
     let session = Session::new(Kind::Chunked, HEADER, hex(ENCAPSULATED_KEY), context);

@@ -14,12 +14,12 @@
 pub mod binary_http;
 pub mod chunked;
 pub mod configs;
+mod engine;
 mod error;
 mod kem;
 mod keys;
 #[cfg(test)]
 mod known_answers;
-mod provider;
 mod response_key;
 mod session;
 mod suite;

@@ -1,16 +1,15 @@
 //! The keys of a response (RFC 9458 §4.4, §4 of the draft on chunks): the same for both kinds, of
 //! which whole messages use the first nonce only.
 
-use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::hkdf;
 use zeroize::Zeroizing;
 
+use crate::engine::{AeadKey, Prk};
 use crate::error::{OpenError, SealError};
 use crate::suite::{Aead, NONCE_LEN, TAG_LEN};
 
 /// The key of a response, its nonce and the number of the next message. Wiped on drop.
 pub(crate) struct ResponseKey {
-    key: LessSafeKey,
+    key: AeadKey,
     nonce: Zeroizing<[u8; NONCE_LEN]>,
     counter: u64,
 }
@@ -25,25 +24,12 @@ pub(crate) fn derive(
     response_nonce: &[u8],
 ) -> Option<Derived> {
     let salt = [encapsulated_key, response_nonce].concat();
-    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &salt).extract(secret);
+    let prk = Prk::extract(&salt, secret);
     let mut key = Zeroizing::new(vec![0; aead.key_len()]);
     let mut nonce = Zeroizing::new([0; NONCE_LEN]);
-    expand(&prk, b"key", &mut key)?;
-    expand(&prk, b"nonce", &mut *nonce)?;
+    prk.expand(&[b"key"], &mut key)?;
+    prk.expand(&[b"nonce"], &mut *nonce)?;
     Some((key, nonce))
-}
-
-/// `None`: longer than HKDF gives.
-pub(crate) fn expand(prk: &hkdf::Prk, info: &[u8], output: &mut [u8]) -> Option<()> {
-    struct Length(usize);
-    impl hkdf::KeyType for Length {
-        fn len(&self) -> usize {
-            self.0
-        }
-    }
-    prk.expand(&[info], Length(output.len()))
-        .and_then(|okm| okm.fill(output))
-        .ok()
 }
 
 impl ResponseKey {
@@ -56,21 +42,21 @@ impl ResponseKey {
     ) -> Option<Self> {
         let (key, nonce) = derive(aead, secret, encapsulated_key, response_nonce)?;
         Some(Self {
-            key: LessSafeKey::new(UnboundKey::new(aead.algorithm(), &key).ok()?),
+            key: AeadKey::new(aead, &key)?,
             nonce,
             counter: 0,
         })
     }
 
     /// The nonce of the next message, which is never given out again. `None`: there are no more.
-    fn next_nonce(&mut self) -> Option<Nonce> {
+    fn next_nonce(&mut self) -> Option<[u8; NONCE_LEN]> {
         let next = self.counter.checked_add(1)?;
         let mut nonce = *self.nonce;
         for (byte, count) in nonce.iter_mut().rev().zip(self.counter.to_le_bytes()) {
             *byte ^= count;
         }
         self.counter = next;
-        Some(Nonce::assume_unique_for_key(nonce))
+        Some(nonce)
     }
 
     pub(crate) fn seal(
@@ -84,12 +70,9 @@ impl ResponseKey {
         out.reserve_exact(plaintext.len() + TAG_LEN);
         out.extend_from_slice(plaintext);
         let content = out.get_mut(start..).unwrap_or_default();
-        let sealed = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), content);
-        match sealed {
-            Ok(tag) => out.extend_from_slice(tag.as_ref()),
-            Err(_) => {
+        match self.key.seal(nonce, aad, content) {
+            Some(tag) => out.extend_from_slice(&tag),
+            None => {
                 out.truncate(start);
                 return Err(SealError::Backend);
             }
@@ -100,12 +83,8 @@ impl ResponseKey {
     pub(crate) fn open(&mut self, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
         let nonce = self.next_nonce().ok_or(OpenError::Exhausted)?;
         let mut opened = sealed.to_vec();
-        let len = self
-            .key
-            .open_in_place(nonce, Aad::from(aad), &mut opened)
-            .map_err(|_| OpenError::CannotOpen)?
-            .len();
-        opened.truncate(len);
+        let done = self.key.open(nonce, aad, &mut opened);
+        done.ok_or(OpenError::CannotOpen)?;
         Ok(opened)
     }
 }
@@ -135,10 +114,10 @@ mod tests {
     #[test]
     fn the_counter_goes_into_the_last_bytes_of_the_nonce() {
         let mut key = key();
-        let mut expected = *key.next_nonce().unwrap().as_ref();
+        let mut expected = key.next_nonce().unwrap();
         key.counter = 0x0102;
         expected[NONCE_LEN - 1] ^= 2;
         expected[NONCE_LEN - 2] ^= 1;
-        assert_eq!(*key.next_nonce().unwrap().as_ref(), expected);
+        assert_eq!(key.next_nonce().unwrap(), expected);
     }
 }

@@ -2,9 +2,9 @@
 
 use zeroize::Zeroizing;
 
+use crate::engine::{HpkeContext, hpke};
 use crate::error::{OpenError, SealError};
 use crate::keys::{Keys, PublicKey};
-use crate::provider::{HpkeContext, hpke};
 use crate::response_key::ResponseKey;
 use crate::suite::{Aead, HEADER_LEN, Header};
 
@@ -76,6 +76,7 @@ impl Session {
             aead,
         };
         let (encapsulated_key, context) = hpke(header.kem, aead)
+            .ok_or(SealError::Backend)?
             .setup_sender(&key.to_hpke(), &kind.info(header), None, None, None)
             .map_err(|_| SealError::InvalidKey)?;
         Ok(Self::new(kind, header, encapsulated_key, context))

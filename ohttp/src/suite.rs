@@ -1,7 +1,7 @@
 //! The algorithms of an encapsulation and the header that names them (RFC 9458 §4.3).
 
-use aws_lc_rs::aead;
 use hpke_rs::hpke_types::KemAlgorithm;
+use zeroize::Zeroizing;
 
 /// Key id, KEM, KDF and AEAD.
 pub const HEADER_LEN: usize = 7;
@@ -9,6 +9,9 @@ pub(crate) const HKDF_SHA256: u16 = 0x0001;
 /// Both AEADs have nonces of 12 bytes, and tags of 16.
 pub(crate) const NONCE_LEN: usize = 12;
 pub(crate) const TAG_LEN: usize = 16;
+
+/// Nsecret of each KEM.
+pub(crate) type SharedSecret = Zeroizing<[u8; 32]>;
 
 /// How a shared secret is made, most wanted first. The KDF is always HKDF-SHA256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
@@ -113,13 +116,6 @@ impl Aead {
         match self {
             Self::Aes128Gcm => 16,
             Self::ChaCha20Poly1305 => 32,
-        }
-    }
-
-    pub(crate) const fn algorithm(self) -> &'static aead::Algorithm {
-        match self {
-            Self::Aes128Gcm => &aead::AES_128_GCM,
-            Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use service::addresses::AddressLimitSettings;
 use service::config::{ServiceConfig, ServiceSettings};
+use service::cors::AllowedOrigins;
 use service::http::Limits;
 use service::tls::TlsSettings;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub plans: BTreeMap<String, Plan>,
     #[serde(default)]
     pub rotation: Rotation,
+    #[serde(default)]
+    pub allowed_origins: AllowedOrigins,
     pub service: ServiceSettings,
     #[serde(default = "default_limits")]
     pub limits: Limits,

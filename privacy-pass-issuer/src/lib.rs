@@ -236,6 +236,7 @@ pub async fn run(config: Config, process: Process) -> Result<(), IssuerError> {
         }
         None => router,
     };
+    let router = service::cors::allow(router, &config.allowed_origins);
     let tls = ServerTls::of_listener(config.tls.as_ref(), Peers::Certified, &process)?;
     let listener = service::http::bind(config.listen).await?;
     commands::offer(&process.commands, &issuer);

@@ -17,6 +17,7 @@ pub mod bound_files;
 pub mod config;
 mod connection;
 mod connector;
+pub mod cors;
 pub mod directory;
 pub mod feed;
 mod floods;

@@ -259,6 +259,21 @@ const RULES: &[Rule] = &[
         reason: "it is the SDK in other languages, and nothing of what writes their side",
     },
     Rule {
+        package: "mimimi-web-sdk",
+        // Through the SDK's public interface, as everybody who builds on it.
+        ours: Ours::Only(&[
+            "mimimi-basis",
+            "mimimi-client",
+            "mimimi-content",
+            "mimimi-protocol",
+            "mimimi-crypto",
+            "mimimi-ohttp",
+            "mimimi-mls-rules",
+        ]),
+        never: &["rocksdb", "tokio-postgres"],
+        reason: "it is the SDK in browsers, and nothing of the services",
+    },
+    Rule {
         package: "mimimi-bindgen",
         ours: Ours::Only(&[]),
         never: &["tokio"],

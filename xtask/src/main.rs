@@ -52,6 +52,10 @@ enum Task {
         /// With a push sender and its gateway.
         #[arg(long, env = "STACK_PUSH")]
         push: bool,
+        /// The origin of a web page that may use the stack, such as `http://127.0.0.1:8080`; more
+        /// than once for several.
+        #[arg(long)]
+        allow_origin: Vec<String>,
     },
     /// Show the system at work, on a fresh stack in a temporary directory.
     Demo {
@@ -98,6 +102,7 @@ fn run(task: Task) -> Result<()> {
             store,
             accounts,
             push,
+            allow_origin,
         } => runtime()?.block_on(stack::run(&stack::Settings {
             dir,
             port,
@@ -105,6 +110,7 @@ fn run(task: Task) -> Result<()> {
             store,
             accounts,
             push,
+            allow_origin,
         })),
         Task::Demo { keep } => runtime()?.block_on(demo::run(keep)),
         Task::Scan { directory, needles } => scan_for(&directory, &needles),

@@ -64,7 +64,7 @@ impl Client {
     ) -> Result<Attachment, Error> {
         let file = call!(self, |engine| {
             let _ = &engine;
-            Ok(Beside(tokio::spawn(scan)))
+            Ok(Beside(crate::runtime::spawn(scan)))
         })?;
         let file = Arc::new(file.end().await?);
         let (mut options, mut again) = (options, true);
@@ -75,7 +75,7 @@ impl Client {
             let (of, progress) = (Arc::clone(&file), progress.clone());
             let sending = call!(self, |engine| {
                 let _ = &engine;
-                Ok(Beside(tokio::spawn(async move {
+                Ok(Beside(crate::runtime::spawn(async move {
                     let sent = of.send(&begun, progress).await;
                     Ok((begun, sent))
                 })))
@@ -102,6 +102,7 @@ impl Client {
     /// # Errors
     /// Of [`AttachmentError`]: `Exists`, `UnderWay`, `Gone`, `Incomplete`, `Damaged`;
     /// [`Error::Unreachable`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub async fn download(
         &self,
         attachment: &Attachment,
@@ -111,7 +112,7 @@ impl Client {
         let (of, path, payer) = (attachment.clone(), path.to_owned(), self.payer());
         let fetching = call!(self, |engine| {
             let download = engine.begin_download(&of, payer).await?;
-            Ok(Beside(tokio::spawn(async move {
+            Ok(Beside(crate::runtime::spawn(async move {
                 download.fetch(path, progress).await
             })))
         })?;

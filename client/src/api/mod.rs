@@ -20,13 +20,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use crate::backup_key::BackupKey;
 use crate::driver::{Driver, Job, Order};
 use crate::endpoints::Endpoints;
 use crate::engine::Engine;
 #[cfg(doc)]
 use crate::error::UsageError;
 use crate::error::{Error, LocalError};
-use crate::backup_key::BackupKey;
 use crate::home::Held;
 use crate::ids::GroupRef;
 use crate::net::clock::{ServiceTime, SharedClock};
@@ -253,7 +253,7 @@ impl Client {
         }
         let watch = call!(self, |engine| {
             let watch = engine.begin_sync(wait_ms).await?;
-            Ok(Beside(tokio::spawn(watch.wait())))
+            Ok(Beside(crate::runtime::spawn(watch.wait())))
         })?;
         watch.end().await?;
         call!(self, |engine| engine.finish_sync().await)
@@ -280,6 +280,8 @@ impl Client {
             // Whoever has stopped it has ended it too.
             let _ = done.await;
         }
+        #[cfg(target_arch = "wasm32")]
+        crate::home::all_closed().await;
     }
 
     /// Leaves every group, takes back every connection and request, deletes handle, inbox and
@@ -293,12 +295,14 @@ impl Client {
         self.order(Order::Delete(reply))?;
         done.await.map_err(|_| LocalError::Stopped)??;
         self.leave_desk();
+        #[cfg(target_arch = "wasm32")]
+        crate::home::all_closed().await;
         Ok(())
     }
 }
 
 /// What the driver's thread does beside calls; it ends with this.
-struct Beside<T>(tokio::task::JoinHandle<Result<T, Error>>);
+struct Beside<T>(crate::runtime::JoinHandle<Result<T, Error>>);
 
 impl<T> Beside<T> {
     async fn end(mut self) -> Result<T, Error> {

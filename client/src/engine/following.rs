@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::runtime::Instant;
 use protocol::feed::{FeedPointer, Resolution};
 use protocol::ids::{Digest, GroupId, SegmentId, TickNumber};
-use tokio::time::Instant;
 
 use crate::purse::SharedPurse;
 use crate::store::feed::{Place, Reached};

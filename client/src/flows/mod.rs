@@ -7,6 +7,7 @@ pub(crate) mod backup;
 pub(crate) mod by_hand;
 pub(crate) mod commit;
 pub(crate) mod connections;
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod copies;
 pub(crate) mod create;
 pub(crate) mod devices;

@@ -189,7 +189,7 @@ impl Watch {
         if let (Some(request), Some(group)) = (request, self.front) {
             // A slot does not wait for it for long.
             let most = self.left().max(BEGINS);
-            let begun = tokio::time::timeout(most, self.transport.follow_journal(&request));
+            let begun = crate::runtime::timeout(most, self.transport.follow_journal(&request));
             follower = match begun.await.unwrap_or(Err(StreamFault::Unreachable)) {
                 Ok(stream) => Some(Follower::new(stream, group, request.segment)),
                 Err(fault) => {
@@ -217,7 +217,7 @@ impl Watch {
                 });
             }
             () = named(feed.as_mut(), self.reacts) => return Ok(News::Look(follower)),
-            () = tokio::time::sleep(left) => return Ok(News::Look(follower)),
+            () = crate::runtime::sleep(left) => return Ok(News::Look(follower)),
             seen = elsewhere(&self.watched, self.known) => {
                 return seen.map(|()| News::Look(follower));
             }
@@ -272,7 +272,7 @@ async fn next_told(
 /// Until another process has had news.
 async fn elsewhere(watched: &Mutex<Connection>, known: i64) -> Result<(), Error> {
     loop {
-        tokio::time::sleep(LOOK_ELSEWHERE).await;
+        crate::runtime::sleep(LOOK_ELSEWHERE).await;
         let last = {
             let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
             events::last(&watched)
@@ -290,7 +290,7 @@ async fn poll(
     wait: Duration,
     promised: &Mutex<Option<(SegmentId, Position)>>,
 ) -> Result<bool, Error> {
-    let whole = tokio::time::sleep(wait);
+    let whole = crate::runtime::sleep(wait);
     let Some((request, end)) = request else {
         whole.await;
         return Ok(false);

@@ -10,6 +10,7 @@ use crate::endpoints::Endpoints;
 use crate::engine::following::Feed;
 use crate::engine::{BetweenSlots, Engine, Promised};
 use crate::error::{Error, UsageError};
+#[cfg(not(target_arch = "wasm32"))]
 use crate::flows::copies;
 use crate::home::Home;
 use crate::leaf;
@@ -56,11 +57,14 @@ impl Engine {
     /// # Errors
     /// [`UsageError::NotInitialised`], [`LocalError::Busy`], [`Error::Local`].
     pub(crate) async fn open(home: &Path, options: Options) -> Result<Self, Error> {
+        #[cfg(not(target_arch = "wasm32"))]
         if !home.is_dir() {
             return Err(UsageError::NotInitialised.into());
         }
         let home = Home::at(home, options.lock_patience)?;
         let _held = home.hold().await?;
+        #[cfg(target_arch = "wasm32")]
+        home.check()?;
         let db = database::open(&home.database()?)?;
         Self::assemble(home, db, options)
     }
@@ -106,6 +110,8 @@ impl Engine {
             home,
         };
         client.data_version = client.read_data_version()?;
+        // In a browser nobody copies a home: pages see no files of others.
+        #[cfg(not(target_arch = "wasm32"))]
         copies::check(client.home.directory(), &mut client.db)?;
         client.find_lost_state()?;
         Ok(client)

@@ -43,7 +43,7 @@ impl Engine {
             if self.has_moved(id, epoch)? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(
+            crate::runtime::sleep(Duration::from_millis(
                 100u64.saturating_mul(u64::from(look)),
             ))
             .await;
@@ -78,7 +78,8 @@ impl Engine {
             if self.has_moved(id, epoch)? {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(50u64.saturating_mul(u64::from(look)))).await;
+            crate::runtime::sleep(Duration::from_millis(50u64.saturating_mul(u64::from(look))))
+                .await;
         }
         let name = Group::read(&self.db, id)?.display_name();
         self.lose(id, StopReason::Missing)?;

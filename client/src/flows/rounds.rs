@@ -9,7 +9,7 @@ pub(crate) const ROUNDS: u32 = 12;
 pub(crate) async fn pause(round: u32) -> Result<(), Error> {
     let [jitter] = crypto::random::<1>()?;
     let most = 20u64.saturating_mul(1 << round.min(6));
-    tokio::time::sleep(std::time::Duration::from_millis(
+    crate::runtime::sleep(std::time::Duration::from_millis(
         most.saturating_mul(u64::from(jitter)) / 255,
     ))
     .await;

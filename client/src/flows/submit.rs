@@ -138,7 +138,7 @@ impl Engine {
             if let Some(outcome) = self.look_for_commit(id).await? {
                 return Ok(outcome);
             }
-            tokio::time::sleep(Duration::from_millis(100u64.saturating_mul(look.into()))).await;
+            crate::runtime::sleep(Duration::from_millis(100u64.saturating_mul(look.into()))).await;
         }
         let Some(refusal) = refusal else {
             // It says that it has it, and does not show it: the commit is kept, and looked for

@@ -7,6 +7,7 @@ use protocol::ids::TickNumber;
 
 use crate::error::Error;
 use crate::in_process::{FeedView, SharedService};
+use crate::net::http as web;
 use crate::net::transport::Transport;
 use crate::purse::{HEAD, SharedPurse};
 
@@ -71,7 +72,7 @@ fn length(bytes: &[u8]) -> u64 {
 
 /// Asks, and pays for what comes.
 async fn ask(
-    http: &reqwest::Client,
+    http: &web::Client,
     url: &str,
     kind: Kind,
     (purse, now_ms): (&SharedPurse, u64),

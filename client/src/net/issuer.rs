@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use privacypass::auth::authenticate::TokenChallenge;
 use protocol::directory::Directory;
-use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::encoding::decode_base64url;
 use crate::error::{Error, IssuerError, NoAnswer};
 use crate::net::directory::MAX_TOKEN_KEYS;
+use crate::net::http as web;
 use crate::net::transport::{Transport, limited_body, retry_after};
 use crate::net::trust::unreached;
 use crate::store::batches::Batch;
@@ -216,7 +217,7 @@ pub(crate) enum Effort {
 }
 
 struct Asked {
-    http: reqwest::Client,
+    http: web::Client,
     effort: Effort,
     account: Zeroizing<String>,
 }
@@ -225,10 +226,10 @@ impl Asked {
     async fn ask(
         &self,
         media_type: Option<&str>,
-        request: impl Fn() -> reqwest::RequestBuilder,
+        request: impl Fn() -> web::RequestBuilder,
     ) -> Result<Vec<u8>, Failure> {
         let met = Mutex::new("the issuer does not answer".to_owned());
-        tokio::time::timeout(WHOLE, self.attempts(media_type, request, &met))
+        crate::runtime::timeout(WHOLE, self.attempts(media_type, request, &met))
             .await
             .unwrap_or_else(|_| Err(Failure::Other(NoAnswer::from(last(&met)).into())))
     }
@@ -236,7 +237,7 @@ impl Asked {
     async fn attempts(
         &self,
         media_type: Option<&str>,
-        request: impl Fn() -> reqwest::RequestBuilder,
+        request: impl Fn() -> web::RequestBuilder,
         met: &Mutex<String>,
     ) -> Result<Vec<u8>, Failure> {
         let meets = |reason| *met.lock().unwrap_or_else(PoisonError::into_inner) = reason;
@@ -287,7 +288,7 @@ impl Asked {
                 }
             }
             if attempt < attempts {
-                tokio::time::sleep(pause).await;
+                crate::runtime::sleep(pause).await;
             }
             pause = pause.saturating_mul(2);
         }
@@ -301,7 +302,7 @@ fn last(met: &Mutex<String>) -> String {
 }
 
 /// The body, unless it is longer than any that we expect or breaks off.
-pub(crate) async fn read(answer: reqwest::Response) -> Option<Vec<u8>> {
+pub(crate) async fn read(answer: web::Response) -> Option<Vec<u8>> {
     limited_body(answer, MAX_ANSWER).await
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod allowance;
 pub(crate) mod clock;
 pub(crate) mod directory;
 pub(crate) mod feed;
+pub(crate) mod http;
 pub(crate) mod issuer;
 pub(crate) mod key_config;
 pub(crate) mod streams;

@@ -15,7 +15,6 @@ use base64::engine::general_purpose::URL_SAFE;
 use basis::http_date;
 use bhttp::{Message, Mode};
 use http::header::RETRY_AFTER;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use oblivious::configs::{self, Unusable};
 use oblivious::whole::{self, ResponseOpener};
 use oblivious::{Aead, PublicKey};
@@ -27,11 +26,12 @@ use protocol::problem::ProblemType;
 use protocol::push;
 
 use crate::endpoints::Endpoints;
-use crate::error::{Error, LocalError, NoAnswer, PushRefusal, Refusal, UsageError};
+use crate::error::{Error, NoAnswer, PushRefusal, Refusal, UsageError};
 use crate::in_process::SharedService;
 use crate::key_view::KeyView;
 use crate::net::clock::ServiceTime;
 use crate::net::directory;
+use crate::net::http::{self as web, Body, bounded_body};
 use crate::net::key_config;
 use crate::net::transport::messages::*;
 use crate::net::transport::patience::{Budget, Met};
@@ -58,10 +58,10 @@ const JSON: &str = "application/json";
 /// The way to the delivery service.
 #[derive(Clone)]
 pub(crate) struct Transport {
-    http: reqwest::Client,
+    http: web::Client,
     /// To mirrors, with connections and TLS sessions of its own: whoever runs one knows the account
     /// by another connection.
-    to_mirrors: reqwest::Client,
+    to_mirrors: web::Client,
     endpoints: Endpoints,
     key_config: Option<Vec<u8>>,
     pub(crate) time: ServiceTime,
@@ -177,26 +177,9 @@ impl Transport {
         views: Views,
         pace: Pace,
     ) -> Result<Self, Error> {
-        // A redirect would lead an encapsulated request elsewhere; and a stack on loopback is never
-        // behind a proxy, whatever the environment says.
-        let builder = || {
-            let builder = reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(Duration::from_secs(10))
-                .timeout(budget.attempt());
-            if is_loopback(&endpoints.relay) {
-                builder.no_proxy()
-            } else {
-                builder
-            }
-        };
-        let build = |builder| {
-            trust::apply(builder, &endpoints)?
-                .build()
-                .map_err(|_| Error::from(LocalError::Http))
-        };
-        let http = build(builder())?;
-        let to_mirrors = build(builder().pool_max_idle_per_host(0))?;
+        let is_loopback = is_loopback(&endpoints.relay);
+        let http = web::client(&endpoints, budget.attempt(), is_loopback, false)?;
+        let to_mirrors = web::client(&endpoints, budget.attempt(), is_loopback, true)?;
         Ok(Self {
             http,
             to_mirrors,
@@ -251,7 +234,7 @@ impl Transport {
         &self.budget
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
+    pub(crate) fn http(&self) -> &web::Client {
         &self.http
     }
 
@@ -265,7 +248,7 @@ impl Transport {
     }
 
     /// For what is asked without the account.
-    pub(crate) fn to_mirrors(&self) -> &reqwest::Client {
+    pub(crate) fn to_mirrors(&self) -> &web::Client {
         &self.to_mirrors
     }
 
@@ -463,7 +446,7 @@ impl Transport {
                 return Err(met.into());
             }
             let pause_now = pause.max(asked);
-            tokio::time::sleep(pause_now).await;
+            crate::runtime::sleep(pause_now).await;
             pause = pause.saturating_mul(2).min(Duration::from_secs(3));
         }
     }

@@ -1,6 +1,5 @@
 //! How what the MLS library keeps is written.
 
-use openmls_sqlite_storage::Codec;
 use rmp_serde::Serializer;
 use rmp_serde::config::BytesMode;
 
@@ -18,10 +17,8 @@ pub(crate) enum StateError {
     Read(#[from] rmp_serde::decode::Error),
 }
 
-impl Codec for StateCodec {
-    type Error = StateError;
-
-    fn to_vec<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, Self::Error> {
+impl StateCodec {
+    pub(super) fn to_vec<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StateError> {
         let mut written = Vec::new();
         let mut serializer = Serializer::new(&mut written)
             .with_struct_map()
@@ -30,7 +27,9 @@ impl Codec for StateCodec {
         Ok(written)
     }
 
-    fn from_slice<T: serde::de::DeserializeOwned>(slice: &[u8]) -> Result<T, Self::Error> {
+    pub(super) fn from_slice<T: serde::de::DeserializeOwned>(
+        slice: &[u8],
+    ) -> Result<T, StateError> {
         Ok(rmp_serde::from_slice(slice)?)
     }
 }

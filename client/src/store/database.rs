@@ -4,20 +4,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use openmls_sqlite_storage::SqliteStorageProvider;
 use rusqlite::types::FromSql;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension as _, Params, Row, Transaction, TransactionBehavior,
 };
 
 use crate::error::{Error, LocalError};
-use crate::store::codec::StateCodec;
 
 /// Each entry takes the schema one version further; none is ever changed after a release.
 const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
-/// Beside the tables of the MLS library.
-const BESIDE_MLS: &str = include_str!("schema/mls.sql");
+/// What the MLS library keeps, and what stands beside it.
+const OF_MLS: &str = include_str!("schema/mls.sql");
 
 /// Beside `openmls_group_data`, whose rows are a group's: each change of these draws a new stamp.
 const STAMPED: [&str; 3] = [
@@ -30,9 +28,16 @@ const STAMPED: [&str; 3] = [
 /// key material is overwritten, not only unlinked. What the journal holds of it goes after a
 /// hundred pages, some ten messages, and not after the thousand that are usual: then it begins
 /// anew, and is cut.
+#[cfg(not(target_arch = "wasm32"))]
 const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;
     PRAGMA wal_autocheckpoint = 100; PRAGMA journal_size_limit = 0;";
+
+/// A browser's files have no memory that processes share, which that journal needs. The other one
+/// is cut with each transaction, and nothing in it is to be emptied later.
+#[cfg(target_arch = "wasm32")]
+const PRAGMAS: &str = "PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = FULL;
+    PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY;";
 
 /// As many statements as there are stay prepared. To prepare one costs more than to run it, and to
 /// bring a group up to date runs more of them than the 16 that are kept if nothing is said.
@@ -44,22 +49,33 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens a database and brings its schema up to date.
 pub(crate) fn open(path: &Path) -> Result<Connection, Error> {
-    prepare(Connection::open(path)?)
+    prepare(connect(path, OpenFlags::default())?)
 }
 
 /// Opens a database that another connection of this process has open and has brought up to date.
 pub(crate) fn open_beside(path: &Path) -> Result<Connection, Error> {
-    let connection = Connection::open(path)?;
+    let connection = connect(path, OpenFlags::default())?;
     set_up(&connection)?;
     Ok(connection)
 }
 
 /// Opens a database that is there, for reading.
 pub(crate) fn open_to_look(path: &Path) -> Result<Connection, Error> {
-    Ok(Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?)
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(connect(path, flags)?)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, flags)
+}
+
+/// Several connections see one file here and no lock of each other: a transaction must not wait for
+/// anything, which those of this crate never do.
+#[cfg(target_arch = "wasm32")]
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let (vfs, name) = crate::home::place(path);
+    Connection::open_with_flags_and_vfs(name, flags, vfs.as_str())
 }
 
 #[cfg(test)]
@@ -76,10 +92,7 @@ fn set_up(connection: &Connection) -> Result<(), Error> {
 fn prepare(mut connection: Connection) -> Result<Connection, Error> {
     set_up(&connection)?;
     migrate(&mut connection, MIGRATIONS)?;
-    SqliteStorageProvider::<StateCodec, &mut Connection>::new(&mut connection)
-        .run_migrations()
-        .map_err(crate::error::mls)?;
-    connection.execute_batch(BESIDE_MLS)?;
+    connection.execute_batch(OF_MLS)?;
     for table in STAMPED {
         for (change, row) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
             connection.execute_batch(&format!(
@@ -141,7 +154,7 @@ pub(crate) fn scour(db: &Connection) -> Result<bool, Error> {
         if length >= 0 {
             break;
         }
-        std::thread::sleep(PAUSE);
+        crate::runtime::block_for(PAUSE);
     }
     Ok(false)
 }

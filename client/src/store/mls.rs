@@ -2,7 +2,6 @@
 
 use openmls::prelude::hash_ref::KeyPackageRef;
 use openmls::prelude::{KeyPackageBundle, Member, MlsGroup, OpenMlsProvider as _};
-use openmls_sqlite_storage::Codec as _;
 use openmls_traits::storage::StorageProvider as _;
 use protocol::Wire as _;
 use protocol::codec::opaque;

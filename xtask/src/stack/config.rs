@@ -26,6 +26,7 @@ pub(super) fn write(
     accounts: &Accounts,
     database: Option<&Database>,
     push: bool,
+    origins: &[String],
 ) -> Result<()> {
     // A test may have what the stack leaves at its default: a table for each service.
     let settings: Table = toml::from_str(&std::env::var("STACK_SETTINGS").unwrap_or_default())?;
@@ -38,6 +39,9 @@ pub(super) fn write(
             Service::PushGateway => push_gateway(layout, ports),
             Service::PushSender => push_sender(layout),
         };
+        if matches!(service, Service::Relay | Service::Issuer) && !origins.is_empty() {
+            config.insert("allowed_origins".into(), origins.to_vec().into());
+        }
         config.insert("listen".into(), ports.of(service).to_string().into());
         let mut kit = Table::new();
         kit.insert(

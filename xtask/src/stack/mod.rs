@@ -40,6 +40,8 @@ pub struct Settings {
     pub accounts: usize,
     /// With a push sender and its gateway.
     pub push: bool,
+    /// Origins of web pages that may use it.
+    pub allow_origin: Vec<String>,
 }
 
 /// As many account tokens as a stack has unless told otherwise.
@@ -355,7 +357,8 @@ pub async fn run(settings: &Settings) -> Result<()> {
         push,
         ..
     } = *settings;
-    let starting = Stack::start(layout.clone(), ports, log, store, accounts, push);
+    let origins = &settings.allow_origin;
+    let starting = Stack::start_for(layout.clone(), ports, log, store, accounts, push, origins);
     let stack = tokio::select! {
         started = starting => started?,
         () = interrupts.next() => return Ok(()),

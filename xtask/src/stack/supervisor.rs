@@ -90,6 +90,19 @@ impl Stack {
         accounts: usize,
         push: bool,
     ) -> Result<Self> {
+        Self::start_for(layout, ports, log, store, accounts, push, &[]).await
+    }
+
+    /// As [`Stack::start`], for web pages of these origins too.
+    pub async fn start_for(
+        layout: Layout,
+        ports: Ports,
+        log: LogLevel,
+        store: StoreEngine,
+        accounts: usize,
+        push: bool,
+        origins: &[String],
+    ) -> Result<Self> {
         let lock = layout.lock()?;
         if let Some(address) = ports.in_use() {
             bail!(
@@ -103,7 +116,8 @@ impl Stack {
             StoreEngine::Rocksdb => None,
             StoreEngine::Postgres => Some(Database::start(&layout).await?),
         };
-        config::write(&layout, ports, log, &accounts, database.as_ref(), push)?;
+        let known = database.as_ref();
+        config::write(&layout, ports, log, &accounts, known, push, origins)?;
         let mut supervisors = Vec::new();
         for service in START_ORDER {
             if !push && Service::PUSH.contains(&service) {

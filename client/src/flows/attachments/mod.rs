@@ -9,7 +9,10 @@
     reason = "how long an answer takes says how many exchanges fit beside each other"
 )]
 
+#[cfg(not(target_arch = "wasm32"))]
 mod download;
+#[cfg(not(target_arch = "wasm32"))]
+mod part;
 mod upload;
 
 use std::sync::Arc;
@@ -101,7 +104,7 @@ impl Way {
                         if is_long {
                             return Err(Error::Refused(refusal));
                         }
-                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                        crate::runtime::sleep(Duration::from_secs(seconds)).await;
                     }
                 }
                 _ => return Err(of_blob(Error::Refused(refusal))),
@@ -130,14 +133,6 @@ pub(crate) fn of_blob(error: Error) -> Error {
         Some(ProblemType::BlobIncomplete) => AttachmentError::Incomplete.into(),
         _ => error,
     }
-}
-
-/// What was read or written in a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| crate::error::LocalError::Stopped)?
 }
 
 #[cfg(test)]

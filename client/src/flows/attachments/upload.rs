@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::runtime::Instant;
 use crypto::blob::{BlobCipher, CHUNK_CONTENT, ChunkPlace};
 use crypto::sign::{LeafKeyPair, Scheme};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -25,13 +26,13 @@ use protocol::ids::Day;
 use protocol::operation::Operation;
 use protocol::problem::ProblemType;
 use sha2::{Digest as _, Sha256};
-use tokio::time::Instant;
 
-use super::{Payer, TransferProgress, Way, at_once, blocking, of_blob};
+use super::{Payer, TransferProgress, Way, at_once, of_blob};
 use crate::attachment::Attachment;
 use crate::engine::Engine;
 use crate::error::{AttachmentError, Error, FileError, LocalError};
 use crate::remote_file::{RemoteFile, ScanError, Scanned, Transferred, UploadOptions};
+use crate::runtime::blocking;
 use crate::store::uploads::{self, Taken, Upload};
 
 /// What can be read again from any place.

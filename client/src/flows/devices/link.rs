@@ -282,7 +282,7 @@ impl Engine {
                 break;
             }
             let wait = left.min(LOOK_MS);
-            tokio::time::sleep(std::time::Duration::from_millis(wait.into())).await;
+            crate::runtime::sleep(std::time::Duration::from_millis(wait.into())).await;
             left = left.saturating_sub(wait);
         }
         let _held = self.hold().await?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::runtime::Instant;
 use protocol::Wire as _;
 use protocol::feed::{FeedPointer, Resolution, Tick};
 use protocol::ids::TickNumber;
-use tokio::time::Instant;
 
 use super::{chance, checked, confirm, is_future, is_gone, is_overdue, reached};
 use crate::engine::Engine;

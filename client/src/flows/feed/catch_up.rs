@@ -9,9 +9,9 @@
 
 use std::collections::HashSet;
 
+use crate::runtime::Instant;
 use protocol::feed::Resolution;
 use protocol::ids::TickNumber;
-use tokio::time::Instant;
 
 use super::follow::{FeedReader, Looked};
 use super::{MOST_MISSED, confirm, is_future, is_gone, is_overdue, patience, pause, reached};

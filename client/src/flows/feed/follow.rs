@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::runtime::Instant;
 use crypto::feed::CheckedTick;
 use crypto::schedule::FeedKey;
 use protocol::Wire as _;
 use protocol::feed::Resolution;
 use protocol::ids::{Day, GroupId, SegmentId, TickNumber};
-use tokio::time::Instant;
 
 use super::{checked, is_future, is_overdue, patience, pause, reached};
 use crate::engine::Engine;
@@ -114,7 +114,7 @@ impl FeedReader {
                 (heard.next_at, heard.came_at)
             };
             if let Some(next_at) = next_at {
-                tokio::time::sleep_until(next_at).await;
+                crate::runtime::sleep_until(next_at).await;
             }
             let (resolution, number) = (self.at.place.resolution, self.at.place.number.next());
             let now_ms = self.transport.time.now_unix_ms();

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::encoding::decode_base64url;
 use crate::engine::Engine;
 use crate::error::{Error, IssuerError, NoAnswer};
+use crate::net::http as web;
 use crate::net::issuer::{problem_name, read};
 use crate::net::trust::unreached;
 
@@ -22,7 +23,7 @@ const MAX_KEYS: usize = 8;
 const REPORT_ATTEMPTS: u32 = 5;
 
 pub(super) struct ReportingIssuer {
-    http: reqwest::Client,
+    http: web::Client,
     url: String,
     account: Zeroizing<String>,
 }
@@ -110,13 +111,13 @@ impl ReportingIssuer {
                     return answer(status, body).map(|_| ());
                 }
             }
-            tokio::time::sleep(pause).await;
+            crate::runtime::sleep(pause).await;
             pause = pause.saturating_mul(2);
         }
         Err(NoAnswer::from(format!("the issuer at {} cannot answer", self.url)).into())
     }
 
-    fn post(&self, path: &str, media_type: &str, body: Vec<u8>) -> reqwest::RequestBuilder {
+    fn post(&self, path: &str, media_type: &str, body: Vec<u8>) -> web::RequestBuilder {
         self.http
             .post(format!("{}{path}", self.url))
             .header("content-type", media_type)
@@ -125,7 +126,7 @@ impl ReportingIssuer {
     }
 }
 
-async fn send(request: reqwest::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
+async fn send(request: web::RequestBuilder) -> Result<(u16, Vec<u8>), Error> {
     let answer = request.send().await.map_err(|error| {
         let url = error.url().map(ToString::to_string).unwrap_or_default();
         NoAnswer::from(unreached("the issuer", &url, &error))

@@ -125,7 +125,7 @@ impl Transport {
     /// Key configurations, fetched in the open.
     pub(super) async fn key_configs_at(
         &self,
-        http: &reqwest::Client,
+        http: &web::Client,
         url: &str,
     ) -> Result<Vec<Vec<u8>>, Attempt> {
         let unusable = || {
@@ -245,7 +245,7 @@ fn waiting(until_ms: u64, now_ms: u64) -> Attempt {
 /// What is shown in the open at `url`, if it is of this type.
 /// # Errors
 /// Why there is none, in words.
-async fn document(http: &reqwest::Client, url: &str, media_type: &str) -> Result<Vec<u8>, String> {
+async fn document(http: &web::Client, url: &str, media_type: &str) -> Result<Vec<u8>, String> {
     let answer = http.get(url).send().await;
     let answer = answer.map_err(|error| unreached("who shows keys and directory", url, &error))?;
     let status = answer.status();
@@ -263,7 +263,7 @@ async fn document(http: &reqwest::Client, url: &str, media_type: &str) -> Result
     limited_body(answer, MAX_PROBLEM).await.ok_or_else(unusable)
 }
 
-async fn directory_at(http: &reqwest::Client, keys_url: &str) -> Result<Directory, Error> {
+async fn directory_at(http: &web::Client, keys_url: &str) -> Result<Directory, Error> {
     let document = document(http, &directory::beside_keys(keys_url), JSON).await;
     directory::parse(&document.map_err(NoAnswer::from)?)
 }

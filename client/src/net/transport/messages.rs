@@ -69,29 +69,13 @@ pub(super) fn encapsulate(
 }
 
 /// When to come back, in seconds (RFC 9110 §10.2.3; the form with a date is not read).
-pub(crate) fn retry_after(answer: &reqwest::Response) -> Option<u64> {
+pub(crate) fn retry_after(answer: &web::Response) -> Option<u64> {
     let value = answer.headers().get(RETRY_AFTER)?.to_str().ok()?;
     value.parse().ok().map(in_steps)
 }
 
-/// A body as far as it was read.
-pub(super) enum Body {
-    Whole(Vec<u8>),
-    Broken,
-    TooLong,
-}
-
-pub(super) async fn bounded_body(response: reqwest::Response, limit: usize) -> Body {
-    let body = http::Response::from(response).into_body();
-    match Limited::new(body, limit).collect().await {
-        Ok(read) => Body::Whole(read.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Body::TooLong,
-        Err(_) => Body::Broken,
-    }
-}
-
 /// `None`: it broke off, or is longer.
-pub(crate) async fn limited_body(response: reqwest::Response, limit: usize) -> Option<Vec<u8>> {
+pub(crate) async fn limited_body(response: web::Response, limit: usize) -> Option<Vec<u8>> {
     match bounded_body(response, limit).await {
         Body::Whole(body) => Some(body),
         Body::Broken | Body::TooLong => None,

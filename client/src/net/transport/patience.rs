@@ -159,7 +159,7 @@ impl Budget {
         let mut left = time;
         while !left.is_zero() {
             let step = left.min(STEP);
-            tokio::time::sleep(step).await;
+            crate::runtime::sleep(step).await;
             self.count(step);
             left = left.saturating_sub(step);
         }
@@ -177,13 +177,13 @@ impl Budget {
         self.meets(Met::nothing());
         let mut request = std::pin::pin!(request);
         if let Ok(done) =
-            tokio::time::timeout(GOOD_TIME.saturating_add(held), request.as_mut()).await
+            crate::runtime::timeout(GOOD_TIME.saturating_add(held), request.as_mut()).await
         {
             return Ok(done);
         }
         self.count(GOOD_TIME);
         while !self.left().is_zero() {
-            if let Ok(done) = tokio::time::timeout(STEP, request.as_mut()).await {
+            if let Ok(done) = crate::runtime::timeout(STEP, request.as_mut()).await {
                 return Ok(done);
             }
             self.count(STEP);

@@ -14,6 +14,7 @@ use protocol::operation::Operation;
 use protocol::{WIRE_VERSION, Wire as _};
 
 use crate::net::clock::{Clock as _, SystemClock};
+use crate::net::http as web;
 
 use super::{Transport, date_of, encoded, inner};
 
@@ -71,7 +72,7 @@ pub(crate) enum Told {
 
 /// An answer that goes on.
 pub(crate) struct Stream {
-    response: reqwest::Response,
+    response: web::Response,
     /// None after the final chunk.
     opener: Option<ResponseDecoder>,
     http: Decoder<ResponseHead>,
@@ -102,7 +103,7 @@ impl Transport {
             return Err(StreamFault::Refused);
         }
         let attempt = self.budget.attempt();
-        tokio::time::timeout(attempt, self.begin_to_follow(request))
+        crate::runtime::timeout(attempt, self.begin_to_follow(request))
             .await
             .unwrap_or(Err(StreamFault::Unreachable))
     }
@@ -213,10 +214,11 @@ impl Stream {
                 return Err(StreamFault::Broken);
             }
             let left_ms = self.silent_ms().saturating_sub(SystemClock.monotonic_ms());
-            let piece = tokio::time::timeout(Duration::from_millis(left_ms), self.response.chunk())
-                .await
-                .map_err(|_| StreamFault::Stalled)?
-                .map_err(|_| StreamFault::Broken)?;
+            let piece =
+                crate::runtime::timeout(Duration::from_millis(left_ms), self.response.chunk())
+                    .await
+                    .map_err(|_| StreamFault::Stalled)?
+                    .map_err(|_| StreamFault::Broken)?;
             let mut opened = Vec::new();
             match (piece, &mut self.opener) {
                 (Some(piece), Some(opener)) => opener

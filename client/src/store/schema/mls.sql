@@ -1,5 +1,55 @@
--- What stands beside the MLS library's own tables, hence after its migrations, each time the
--- database is opened.
+-- What the MLS library keeps, by keys and as values that it writes itself, and what stands beside
+-- it. Made each time the database is opened.
+
+-- Of each group: the state of the present epoch, by kinds.
+CREATE TABLE IF NOT EXISTS openmls_group_data (
+    group_id BLOB NOT NULL,
+    data_type TEXT NOT NULL,
+    group_data BLOB NOT NULL,
+    PRIMARY KEY (group_id, data_type)
+);
+
+CREATE TABLE IF NOT EXISTS openmls_own_leaf_nodes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    group_id BLOB NOT NULL,
+    leaf_node BLOB NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS openmls_proposals (
+    group_id BLOB NOT NULL,
+    proposal_ref BLOB NOT NULL,
+    proposal BLOB NOT NULL,
+    PRIMARY KEY (group_id, proposal_ref)
+);
+
+CREATE TABLE IF NOT EXISTS openmls_epoch_keys_pairs (
+    group_id BLOB NOT NULL,
+    epoch_id BLOB NOT NULL,
+    leaf_index INTEGER NOT NULL,
+    key_pairs BLOB NOT NULL,
+    PRIMARY KEY (group_id, epoch_id, leaf_index)
+);
+
+-- Of no group: keys of this device.
+CREATE TABLE IF NOT EXISTS openmls_encryption_keys (
+    public_key BLOB PRIMARY KEY,
+    key_pair BLOB NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS openmls_key_packages (
+    key_package_ref BLOB PRIMARY KEY,
+    key_package BLOB NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS openmls_psks (
+    psk_id BLOB PRIMARY KEY,
+    psk_bundle BLOB NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS openmls_signature_keys (
+    public_key BLOB PRIMARY KEY,
+    signature_key BLOB NOT NULL
+);
 
 -- The secrets by which a group's messages are opened, as the library writes them, cut in pieces.
 CREATE TABLE IF NOT EXISTS mls_secret_pieces (

@@ -3,7 +3,6 @@
 //! AWS-LC takes an expanded private key and makes none from a seed; `ml-kem` expands it, once for
 //! each key.
 
-use aws_lc_rs::agreement::{self, X25519};
 use aws_lc_rs::digest::{Context, SHA3_256};
 use aws_lc_rs::kem::{self, ML_KEM_768};
 use ml_kem::{FromSeed as _, MlKem768};
@@ -11,10 +10,11 @@ use shake::Shake256;
 use shake::digest::{ExtendableOutput as _, Update as _, XofReader as _};
 use zeroize::Zeroizing;
 
-use super::{SharedSecret, diffie_hellman};
+use super::CurveKey;
+use crate::suite::{Kem, SharedSecret};
 
 /// Bytes of a seed, which is the private key.
-pub(super) const SEED: usize = 32;
+pub(crate) const SEED: usize = 32;
 const X25519_LEN: usize = 32;
 /// FIPS 203, table 3.
 const ML_KEM_CIPHERTEXT: usize = 1088;
@@ -24,15 +24,15 @@ const PUBLIC_IN_EXPANDED: std::ops::Range<usize> = 1152..1152 + ML_KEM_PUBLIC;
 /// §5.3.
 const LABEL: &[u8] = br"\.//^\";
 
-pub(super) struct PrivateKey {
+pub(crate) struct PrivateKey {
     ml_kem: kem::DecapsulationKey,
-    x25519: agreement::PrivateKey,
+    x25519: CurveKey,
     public: Vec<u8>,
 }
 
 impl PrivateKey {
     /// `expandDecapsulationKey` (§5.2). `None`: the library failed.
-    pub(super) fn expand(seed: &[u8; SEED]) -> Option<Self> {
+    pub(crate) fn expand(seed: &[u8; SEED]) -> Option<Self> {
         let mut xof = Shake256::default();
         xof.update(seed);
         let mut reader = xof.finalize_xof();
@@ -41,9 +41,9 @@ impl PrivateKey {
         reader.read(&mut *ml_kem_seed);
         reader.read(&mut *x25519);
         let expanded = expand_ml_kem(ml_kem_seed);
-        let x25519 = agreement::PrivateKey::from_private_key(&X25519, &*x25519).ok()?;
+        let x25519 = CurveKey::new(Kem::X25519, &*x25519)?;
         let mut public = expanded.get(PUBLIC_IN_EXPANDED)?.to_vec();
-        public.extend_from_slice(x25519.compute_public_key().ok()?.as_ref());
+        public.extend_from_slice(&x25519.public()?);
         Some(Self {
             ml_kem: kem::DecapsulationKey::new(&ML_KEM_768, &expanded).ok()?,
             x25519,
@@ -51,15 +51,15 @@ impl PrivateKey {
         })
     }
 
-    pub(super) fn public(&self) -> &[u8] {
+    pub(crate) fn public(&self) -> &[u8] {
         &self.public
     }
 
     /// §5.5. `None`: the encapsulated key is none.
-    pub(super) fn decapsulate(&self, enc: &[u8]) -> Option<SharedSecret> {
+    pub(crate) fn decapsulate(&self, enc: &[u8]) -> Option<SharedSecret> {
         let (ct_m, ct_x) = enc.split_at_checked(ML_KEM_CIPHERTEXT)?;
         let ss_m = self.ml_kem.decapsulate(ct_m.into()).ok()?;
-        let ss_x = diffie_hellman(&self.x25519, ct_x)?;
+        let ss_x = self.x25519.agree(ct_x)?;
         let (_, pk_x) = self.public.split_at_checked(ML_KEM_PUBLIC)?;
         Some(combine(ss_m.as_ref(), &*ss_x, ct_x, pk_x))
     }
@@ -79,20 +79,20 @@ pub(crate) fn encapsulate(public: &[u8]) -> Option<(SharedSecret, Vec<u8>)> {
     let (pk_m, pk_x) = public.split_at_checked(ML_KEM_PUBLIC)?;
     let pk_m = kem::EncapsulationKey::new(&ML_KEM_768, pk_m).ok()?;
     let (ct_m, ss_m) = pk_m.encapsulate().ok()?;
-    let ephemeral = agreement::PrivateKey::generate(&X25519).ok()?;
+    let ephemeral = CurveKey::generate(Kem::X25519)?;
     finish((ct_m.as_ref(), ss_m.as_ref()), &ephemeral, pk_x)
 }
 
 /// What follows ML-KEM's half.
 fn finish(
     (ct_m, ss_m): (&[u8], &[u8]),
-    ephemeral: &agreement::PrivateKey,
+    ephemeral: &CurveKey,
     pk_x: &[u8],
 ) -> Option<(SharedSecret, Vec<u8>)> {
-    let ct_x = ephemeral.compute_public_key().ok()?;
-    let ss_x = diffie_hellman(ephemeral, pk_x)?;
-    let secret = combine(ss_m, &*ss_x, ct_x.as_ref(), pk_x);
-    Some((secret, [ct_m, ct_x.as_ref()].concat()))
+    let ct_x = ephemeral.public()?;
+    let ss_x = ephemeral.agree(pk_x)?;
+    let secret = combine(ss_m, &*ss_x, &ct_x, pk_x);
+    Some((secret, [ct_m, &ct_x].concat()))
 }
 
 /// `Combiner` (§5.3).
@@ -107,4 +107,5 @@ fn combine(ss_m: &[u8], ss_x: &[u8], ct_x: &[u8], pk_x: &[u8]) -> SharedSecret {
 }
 
 #[cfg(test)]
+#[path = "x_wing_tests.rs"]
 mod tests;

@@ -1,9 +1,7 @@
-//! What HPKE is made of, for `hpke-rs`: all of it by AWS-LC, and the KEMs by [`crate::kem`].
+//! What HPKE is made of, for `hpke-rs`.
 
-use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::agreement::PrivateKey;
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::{hkdf, hmac, rand};
+use aws_lc_rs::{hmac, rand};
 use hpke_rs::hpke_types::{
     AeadAlgorithm, KdfAlgorithm, KemAlgorithm, SingleStageKdfAlgorithm, TwoStageKdfAlgorithm,
 };
@@ -11,21 +9,26 @@ use hpke_rs::{Hpke, Mode};
 use hpke_rs_crypto::error::Error;
 use hpke_rs_crypto::{HpkeCrypto, TryCryptoRng, TryRng};
 
-use crate::kem::{self, x_wing};
-use crate::response_key::expand;
-use crate::suite::{Aead, Kem, TAG_LEN};
+use super::{AeadKey, CurveKey, Prk, x_wing};
+use crate::suite::{Aead, Kem, NONCE_LEN, TAG_LEN};
 
 /// The context of a request. It wipes its keys on drop.
 pub(crate) type HpkeContext = hpke_rs::Context<AwsLc>;
 
 /// HPKE in base mode (RFC 9180 §5) with these algorithms.
-pub(crate) fn hpke(kem: Kem, aead: Aead) -> Hpke<AwsLc> {
+pub(crate) fn hpke(kem: Kem, aead: Aead) -> Option<Hpke<AwsLc>> {
     let kdf = KdfAlgorithm::HkdfSha256;
     let aead = match aead {
         Aead::Aes128Gcm => AeadAlgorithm::Aes128Gcm,
         Aead::ChaCha20Poly1305 => AeadAlgorithm::ChaCha20Poly1305,
     };
-    Hpke::new_with_rng(Mode::Base, kem.algorithm(), kdf, aead, SystemRng)
+    Some(Hpke::new_with_rng(
+        Mode::Base,
+        kem.algorithm(),
+        kdf,
+        aead,
+        SystemRng,
+    ))
 }
 
 #[derive(Debug)]
@@ -64,9 +67,8 @@ fn curve_of(algorithm: KemAlgorithm) -> Result<Kem, Error> {
     }
 }
 
-fn private_key(algorithm: KemAlgorithm, private: &[u8]) -> Result<PrivateKey, Error> {
-    let curve = kem::curve(curve_of(algorithm)?);
-    PrivateKey::from_private_key(curve, private).map_err(|_| Error::KemInvalidSecretKey)
+fn private_key(algorithm: KemAlgorithm, private: &[u8]) -> Result<CurveKey, Error> {
+    CurveKey::new(curve_of(algorithm)?, private).ok_or(Error::KemInvalidSecretKey)
 }
 
 fn only_sha256(algorithm: TwoStageKdfAlgorithm) -> Result<(), Error> {
@@ -76,23 +78,21 @@ fn only_sha256(algorithm: TwoStageKdfAlgorithm) -> Result<(), Error> {
     }
 }
 
-fn aead_key(algorithm: AeadAlgorithm, key: &[u8]) -> Result<LessSafeKey, Error> {
+fn aead_key(algorithm: AeadAlgorithm, key: &[u8]) -> Result<AeadKey, Error> {
     let aead = match algorithm {
         AeadAlgorithm::Aes128Gcm => Aead::Aes128Gcm,
         AeadAlgorithm::ChaCha20Poly1305 => Aead::ChaCha20Poly1305,
         _ => return Err(Error::UnknownAeadAlgorithm),
     };
-    UnboundKey::new(aead.algorithm(), key)
-        .map(LessSafeKey::new)
-        .map_err(|_| refused())
+    AeadKey::new(aead, key).ok_or_else(refused)
 }
 
 fn refused() -> Error {
     Error::CryptoLibraryError("AWS-LC refuses".to_owned())
 }
 
-fn nonce(nonce: &[u8]) -> Result<Nonce, Error> {
-    Nonce::try_assume_unique_for_key(nonce).map_err(|_| Error::AeadInvalidNonce)
+fn nonce(nonce: &[u8]) -> Result<[u8; NONCE_LEN], Error> {
+    nonce.try_into().map_err(|_| Error::AeadInvalidNonce)
 }
 
 impl HpkeCrypto for AwsLc {
@@ -138,9 +138,9 @@ impl HpkeCrypto for AwsLc {
         output_size: usize,
     ) -> Result<Vec<u8>, Error> {
         only_sha256(algorithm)?;
-        let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk);
         let mut output = vec![0; output_size];
-        expand(&prk, info, &mut output).ok_or(Error::HpkeInvalidOutputLength)?;
+        let expanded = Prk::of(prk).expand(&[info], &mut output);
+        expanded.ok_or(Error::HpkeInvalidOutputLength)?;
         Ok(output)
     }
 
@@ -149,17 +149,16 @@ impl HpkeCrypto for AwsLc {
     }
 
     fn dh(algorithm: KemAlgorithm, public: &[u8], private: &[u8]) -> Result<Vec<u8>, Error> {
-        let private = private_key(algorithm, private)?;
-        kem::diffie_hellman(&private, public)
+        private_key(algorithm, private)?
+            .agree(public)
             .map(|shared| shared.to_vec())
             .ok_or(Error::KemInvalidPublicKey)
     }
 
     fn secret_to_public(algorithm: KemAlgorithm, private: &[u8]) -> Result<Vec<u8>, Error> {
         private_key(algorithm, private)?
-            .compute_public_key()
-            .map(|public| public.as_ref().to_vec())
-            .map_err(|_| Error::KemInvalidSecretKey)
+            .public()
+            .ok_or(Error::KemInvalidSecretKey)
     }
 
     fn dh_validate_sk(algorithm: KemAlgorithm, private: &[u8]) -> Result<Vec<u8>, Error> {
@@ -193,7 +192,8 @@ impl HpkeCrypto for AwsLc {
         Err(Error::UnsupportedKemOperation)
     }
 
-    /// A private key as bytes would be expanded anew for each request: [`kem::PrivateKey`] is.
+    /// A private key as bytes would be expanded anew for each request:
+    /// [`PrivateKey`](crate::kem::PrivateKey) is not.
     fn kem_decaps(_: KemAlgorithm, _: &[u8], _: &[u8]) -> Result<Vec<u8>, Error> {
         Err(Error::UnsupportedKemOperation)
     }
@@ -208,8 +208,8 @@ impl HpkeCrypto for AwsLc {
         let key = aead_key(algorithm, key)?;
         let mut sealed = Vec::with_capacity(plaintext.len().saturating_add(TAG_LEN));
         sealed.extend_from_slice(plaintext);
-        key.seal_in_place_append_tag(nonce(iv)?, Aad::from(aad), &mut sealed)
-            .map_err(|_| refused())?;
+        let tag = key.seal(nonce(iv)?, aad, &mut sealed);
+        sealed.extend_from_slice(&tag.ok_or_else(refused)?);
         Ok(sealed)
     }
 
@@ -222,11 +222,8 @@ impl HpkeCrypto for AwsLc {
     ) -> Result<Vec<u8>, Error> {
         let key = aead_key(algorithm, key)?;
         let mut opened = sealed.to_vec();
-        let length = key
-            .open_in_place(nonce(iv)?, Aad::from(aad), &mut opened)
-            .map_err(|_| Error::AeadOpenError)?
-            .len();
-        opened.truncate(length);
+        let done = key.open(nonce(iv)?, aad, &mut opened);
+        done.ok_or(Error::AeadOpenError)?;
         Ok(opened)
     }
 }

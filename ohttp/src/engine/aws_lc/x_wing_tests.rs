@@ -44,7 +44,7 @@ fn with_the_randomness_of_the_draft_an_encapsulation_is_its_example() {
         let pk_m = EncapsulationKey768::new(&pk_m).unwrap();
         let m = m.try_into().unwrap();
         let (ct_m, ss_m) = pk_m.encapsulate_deterministic(&m);
-        let ephemeral = agreement::PrivateKey::from_private_key(&X25519, ephemeral).unwrap();
+        let ephemeral = CurveKey::new(Kem::X25519, ephemeral).unwrap();
         let made = finish((&ct_m, &ss_m), &ephemeral, &public[ML_KEM_PUBLIC..]).unwrap();
         assert_eq!((made.0.to_vec(), made.1), (secret, enc));
     }
