@@ -36,12 +36,14 @@ ON_ANY_ENGINE = lying faults:: key_consistency:: unlinkability:: wallet:: views:
     refusals:: consent:: copies:: observed:: push:: samples:: damage::an_issuer damage::a_gateway
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python kotlin bindings have-python web-sdk test-web-sdk interop bench compare lint fuzz soak faults bare clean
+.PHONY: help setup build programs stack demo test test-crates test-processes test-postgres python kotlin bindings have-python web-sdk test-web-sdk web web-build test-web interop bench compare lint fuzz soak faults bare clean
 
 help:
 	@echo 'make demo    the system at work: five users, a crash, removals, what each operator saw'
 	@echo 'make test    set-up, build and every test'
 	@echo 'make interop a second client, in TypeScript, talks with mimimi (fetches Node.js)'
+	@echo 'make web     a messenger in the browser, with services on loopback, until Ctrl-C'
+	@echo 'make test-web  its tests: types, units, Chromium on a fake SDK and on services'
 	@echo 'make stack   relay, gateway, delivery service and issuer on loopback, until Ctrl-C;'
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what messages, reads and commits cost the service, a token at issuance and'
@@ -107,6 +109,21 @@ interop: programs
 	@sh scripts/npm.sh interop ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@sh scripts/npm.sh interop run --silent check
 	@INTEROP_BIN="$(CARGO_TARGET_DIR)/tested" sh scripts/npm.sh interop run --silent test
+
+# The messenger: packages from npm by hash, whose scripts are not run.
+web-build: web-sdk
+	@sh scripts/npm.sh web ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@sh scripts/npm.sh web run --silent build
+
+web: build web-build
+	@sh scripts/npm.sh web run --silent serve
+
+test-web: web-build programs
+	@sh scripts/npm.sh web run --silent check
+	@sh scripts/npm.sh web run --silent test
+	@sh scripts/npm.sh web run --silent build:fake
+	@sh scripts/npm.sh web run --silent test:fake
+	@WEB_PROGRAMS="$(CARGO_TARGET_DIR)/tested" sh scripts/npm.sh web run --silent test:services
 
 web-sdk:
 	sh scripts/wasm.sh
