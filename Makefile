@@ -48,7 +48,7 @@ help:
 	@echo '             STORE=postgres: on a PostgreSQL server of its own instead of RocksDB'
 	@echo 'make bench   what messages, reads and commits cost the service, a token at issuance and'
 	@echo '             redemption, an unknown group, a request through relay and gateway, and'
-	@echo '             a message everybody on its whole path, and streams at the servers alone'
+	@echo '             a message and a file everybody on their whole path, and streams at the servers alone'
 	@echo 'make compare  that message here and on ejabberd, in the clear (Debian, network, python3)'
 	@echo 'make python  the SDK for Python: the wheel, and its tests against services on this machine'
 	@echo 'make kotlin  the same, and programs in Kotlin on a JVM (Java, and the compiler from PyPI)'
@@ -150,7 +150,7 @@ have-python:
 
 # The programs first: some of them run services.
 bench: build
-	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench streams --bench messages --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead --bench feed
+	$(CARGO) bench --workspace --bench delivery --bench whole_path --bench attachments --bench streams --bench messages --bench oblivious --bench gateway --bench issuance --bench redemption --bench state_key --bench aead --bench feed
 
 # Both in one run. Unpacks ejabberd in a temporary directory and installs nothing.
 compare: build
