@@ -375,11 +375,11 @@ pub(crate) mod tests {
     fn what_was_cut_moved_or_changed_is_no_history() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("history");
-        let records: Vec<_> = (0..8).map(|number| message(number, 100_000)).collect();
+        let records: Vec<_> = (0..14).map(|number| message(number, 100_000)).collect();
         written(&path, &records);
         let file = std::fs::read(&path).unwrap();
         let begin = segments(&file);
-        assert!(begin.len() >= 3, "{begin:?}");
+        assert!(begin.len() >= 4, "{begin:?}");
         let refused = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let error = read_all(&path, &key("a"), USER).unwrap_err();
@@ -391,14 +391,13 @@ pub(crate) mod tests {
         for cut in [&begin[1..], &[begin[1] + 10, file.len() - 1]].concat() {
             refused(&file[..cut]);
         }
-        let swapped = [
-            &file[..begin[1]],
-            &file[begin[2]..],
-            &file[begin[1]..begin[2]],
-        ];
-        refused(&swapped.concat());
-        let longer = [&file[..], &file[begin[1]..begin[2]]];
-        refused(&longer.concat());
+        // None of these is the last one.
+        let [second, third] = [&file[begin[1]..begin[2]], &file[begin[2]..begin[3]]];
+        let (before, after) = (&file[..begin[1]], &file[begin[3]..]);
+        refused(&[before, third, second, after].concat());
+        refused(&[before, second, second, third, after].concat());
+        refused(&[before, third, after].concat());
+        refused(&[&file[..], second].concat());
         let mut changed = file.clone();
         changed[begin[1] + 200] ^= 1;
         refused(&changed);
