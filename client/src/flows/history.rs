@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use protocol::time::DAY_MS;
+
 use crate::backup_key::BackupKey;
 use crate::engine::Engine;
 use crate::error::{Error, UsageError};
@@ -31,8 +33,6 @@ pub struct ImportedHistory {
     /// Those of groups that this client has never been in: they can be read in later.
     pub of_unknown_groups: u64,
 }
-
-const DAY_MS: u64 = 86_400_000;
 
 impl Engine {
     /// Writes what was said into a file, sealed. Says how much.
